@@ -45,12 +45,16 @@ class PackSizes:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a node: how it ended, its figures, and the files that it left in its directory."""
+    """The result of a node: how it ended, its figures, and the files that it left in its directory.
+
+    :ivar environment: what of its environment was not the worker's own
+    """
 
     outcome: str = "done"
     message: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 STOPPED = Result("interrupted", "Stopped on request.")

@@ -55,9 +55,13 @@ def run(request: Request, out: Path, bases: "Bases | None" = None, report: Repor
 
 
 def _run_with_torch(request: Request, out: Path, bases: "Bases | None", report: Report) -> Result:
-    """Do a node by the function of its kind's name, in the module of that name."""
+    """Do a node by the function of its kind's name, in the module of that name, or train by a user's program."""
     from lorafile.engine.model.base import Bases
 
+    if "trainer" in request.settings:
+        from lorafile.engine.trainers.train import train_with_program
+
+        return train_with_program(request, out, bases or Bases(), report)
     node = getattr(import_module(f"lorafile.engine.nodes.{request.kind}"), request.kind)
     result: Result = node(request, out, bases or Bases(), report)
     return result

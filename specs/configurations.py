@@ -18,11 +18,12 @@ from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.settings import ModelTable, SpecTables
 from lorafile.specs.tables.train import FullTable, TrainTable
+from lorafile.specs.tables.trainer import TrainerTable
 from lorafile.specs.values import Settings
 
 # The least that a spec has to say: what is added to a table that is typed alone.
 REQUIRED: dict[str, dict[str, Any]] = {"study": {"name": "-"}, "model": {"path": "-"}, "data": {"path": "-"}}
-_CONFIGURED = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
+_CONFIGURED = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train", "trainer")
 _TEXT = json.JSONEncoder(sort_keys=True)
 _CACHED = 4096  # tables that are typed once for all configurations that have them
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
@@ -92,13 +93,16 @@ class Configuration(NamedTuple):
     alpha_of_rank: float | None = None  # alpha over rank, where the spec writes it as "2r"
     matched: "Configuration | None" = None  # its rank follows this one's parameters
     tuned: "Tuned | None" = None  # its candidates, of which one is chosen on validation
+    trainer: TrainerTable | None = None  # the program that trains it; None: the built-in loop
 
     def identity(self) -> str:
         """Return equal text for configurations whose settings are equal, whatever their names."""
         match = self.matched and [self.matched.identity(), self.alpha_of_rank]
         tuned = [[candidate.identity() for candidate in self.tuned.candidates]] if self.tuned else []
         own = _TEXT.encode([self.method, self.quantization, self.adapter, self.shots, match, *tuned])
-        return "\n".join((self.model.as_text, self.data.as_text, self.train.as_text if self.train else "", own))
+        program = [self.trainer.as_text] if self.trainer else []
+        training = self.train.as_text if self.train else ""
+        return "\n".join((self.model.as_text, self.data.as_text, training, own, *program))
 
     @property
     def open(self) -> bool:
@@ -167,6 +171,7 @@ def resolve(name: str, sweep: str, raw: RawTables, varied: dict[str, Any]) -> Co
     method = typed.get("method", SpecTables.model_fields["method"].default)
     field = SpecTables.model_fields.get(method)  # `head` has no settings of its own
     own: Any = typed[method] if method in tables else field and field.default
+    train = _training_settings(method, tables, varied) if method != "none" else None
     return Configuration(
         name=name,
         sweep=sweep,
@@ -176,9 +181,10 @@ def resolve(name: str, sweep: str, raw: RawTables, varied: dict[str, Any]) -> Co
         data=typed["data"],
         quantization=typed.get("quantization"),
         adapter=adapter_settings(method, own) if method in METHODS else None,
-        train=_training_settings(method, tables, varied) if method != "none" else None,
+        train=train,
         shots=own.shots if method == "none" else 0,
         alpha_of_rank=_alpha_of_rank(method, own) if method in METHODS else None,
+        trainer=typed.get("trainer", {}).get(train.trainer) if train else None,
     )
 
 

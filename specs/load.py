@@ -192,13 +192,17 @@ def _tables(raw: dict[str, Any], problems: Problems) -> SpecTables:
 def _valid_tables(raw: dict[str, Any], bad: list[Place]) -> SpecTables:
     """Return the tables without what is wrong, so that the rest can be checked; sweeps and analyses are checked raw."""
     tables = {key: value for key, value in raw.items() if key not in ("sweep", "analysis")}
-    for path in bad:
-        names = list(takewhile(lambda part: isinstance(part, str), path))
-        names = names[:1] if names[:1] == ["quantization"] else names  # half of it may be no quantization at all
-        tables = _without(tables, names) if names else tables
-    for name, needed in REQUIRED.items():
-        tables[name] = {**needed, **tables.get(name, {})}
-    return SpecTables.model_validate(tables)
+    while True:
+        for path in bad:
+            names = list(takewhile(lambda part: isinstance(part, str), path))
+            names = names[:1] if names[:1] == ["quantization"] else names  # half of it may be no quantization at all
+            tables = _without(tables, names) if names else tables
+        for name, needed in REQUIRED.items():
+            tables[name] = {**needed, **tables.get(name, {})}
+        try:
+            return SpecTables.model_validate(tables)
+        except ValidationError as error:  # a table lacks what was wrong in it
+            bad = [row["loc"] for row in error.errors()]
 
 
 def _without(tables: dict[str, Any], names: list[Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.values import PATTERNS
 
 _ORDER = (
-    *("study", "model", "data", *METHODS, "full", "quantization", "train", "evaluate", "profile"),
+    *("study", "model", "data", *METHODS, "full", "quantization", "train", "trainer", "evaluate", "profile"),
     *("inspect", "truncate", "merge", "sweep", "analysis", "report", "tracking"),
 )
 _WORDS = {"boolean": "true or false", "string": "text", "null": "", "object": "table"}
@@ -38,7 +38,8 @@ def _sections(name: str, setting: Schema, definitions: dict[str, Schema]) -> lis
     tables = _tables(setting, definitions)
     sections: list[str] = []
     for table in tables:
-        title = f"## `[[{name}]]`" if setting.get("type") == "array" else f"## `[{name}]`"
+        named = f"{name}.NAME" if setting.get("type") == "object" else name
+        title = f"## `[[{name}]]`" if setting.get("type") == "array" else f"## `[{named}]`"
         if len(tables) > 1:  # one for each library, which the first setting of a table names
             head = re.split("[:(]", table["description"])[0].strip()
             title += f": {head[0].lower()}{head[1:]}"
@@ -53,7 +54,9 @@ def _sections(name: str, setting: Schema, definitions: dict[str, Schema]) -> lis
 
 def _tables(setting: Schema, definitions: dict[str, Schema]) -> list[Schema]:
     """Return the tables that a setting is, holds, or may be."""
-    options = (setting, setting.get("items", {}), *setting.get("anyOf", []), *setting.get("oneOf", []))
+    inner = [setting.get("items", {}), *setting.get("patternProperties", {}).values()]
+    inner += [each for each in (setting.get("additionalProperties"),) if isinstance(each, dict)]
+    options = (setting, *inner, *setting.get("anyOf", []), *setting.get("oneOf", []))
     return [definitions[str(option["$ref"]).rsplit("/", 1)[-1]] for option in options if "$ref" in option]
 
 
@@ -76,6 +79,8 @@ def _kind(setting: Schema) -> str:
         return ", ".join(_code(value) for value in setting.get("enum", [setting.get("const")]))
     if setting.get("type") == "array":
         inner = _kind(setting["items"])
+        if inner.startswith(("a ", "the ")):
+            return f"list, each {inner}"
         return "list of " + re.sub("^(whole number|number|text|table)", r"\1s", inner)
     if setting.get("type") in ("integer", "number"):
         return _number(setting)

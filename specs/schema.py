@@ -69,6 +69,10 @@ def _factors(made: Schema, definitions: dict[str, Schema], swept: bool) -> dict[
 
 def _varying(setting: Schema, definitions: dict[str, Schema], swept: bool) -> Schema:
     table = definitions[setting["$ref"].rsplit("/", 1)[-1]] if "$ref" in setting else None
+    if "propertyNames" in setting or "patternProperties" in setting:  # tables of the user's own names: their options
+        values: Schema = {"type": "array", "minItems": 1} if swept else {}
+        options = {"type": "object", "additionalProperties": values}
+        return {"type": "object", "additionalProperties": _object({"options": options})}
     if table is not None:
         settings = {name: inner for name, inner in table["properties"].items() if name not in EXECUTION}
         return _object({name: _varying(inner, definitions, swept) for name, inner in settings.items()}, table)

@@ -26,6 +26,9 @@ PRICE = (  # of an hour: 2.50/h, $2.50/h, 2.50 EUR/h
 TRACKED_PROJECT = r"^[^/\\#?%:\x00-\x1f]+$"  # what wandb takes
 _SEGMENT = r"\.?[^./\\~:\x00-\x1f][^/\\:\x00-\x1f]*"
 RELATIVE_DIRECTORY = rf"^(\./)?{_SEGMENT}(/{_SEGMENT})*/?$"
+INNER_FILE = rf"^{_SEGMENT}(/{_SEGMENT})*$"
+TRAINER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # it becomes part of a setting and of an environment variable
+ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 NITER = r"^pissa_niter_[0-9]{1,3}$"
 # What a message says instead of a pattern.
 PATTERNS = {
@@ -43,6 +46,9 @@ PATTERNS = {
     PRICE: 'a price per hour such as "$2.50/h"',
     TRACKED_PROJECT: 'a name without "/", "\\", "#", "?", "%", ":" or line breaks',
     RELATIVE_DIRECTORY: 'a directory next to the spec such as "report" or "out/report" (elsewhere: lora report --out)',
+    INNER_FILE: 'a file next to the spec, such as "train.py" or "configs/ds.json"',
+    TRAINER_NAME: 'a name of letters, digits, "_" and "-"',
+    ENVIRONMENT_NAME: 'the name of an environment variable such as "CUDA_HOME"',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 

@@ -3,8 +3,8 @@
 The file defines `compute(rows) -> (figure, one number for each example)`, or `score(row) -> number` whose mean is the
 figure; optionally `NEEDS` ("generation" unless it says "likelihood", "choice" or "regression"), `MORE_IS_BETTER` (True)
 and `UNIT`. Rows are the stored predictions. Its digest is in the key of its own `score` node, with that of the modules
-next to it that it imports (`local_modules.py`); nothing else next to it can be imported, because a change there would
-change the figures under the same key.
+next to it that it imports (`files/local_modules.py`); nothing else next to it can be imported, because a change there
+would change the figures under the same key.
 """
 
 import ast
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lorafile.engine.metrics.classification import Rows
-from lorafile.engine.metrics.local_modules import local_modules, parsed
 from lorafile.engine.metrics.registry import Needs
 from lorafile.errors import NodeError
+from lorafile.files.local_modules import local_modules, parsed
 
 _SETTINGS: dict[str, tuple[type, Any]] = {
     "NEEDS": (str, "generation"),

@@ -51,7 +51,7 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
     _note(figures, "load", base, LiveTensors(base.model) if device.type == "cpu" else None)
     bare = module_tree(base.model)
     with _adapted(base, request, tokens) as model:
-        if request.settings["adapter"]["method"] != "none":
+        if request.settings["adapter"]["method"] != "none" and "training" in request.settings:
             with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
                 figures |= _train(base, model, training_units(tokens, model)[0], request, report)
         figures |= _evaluate(base, model.eval(), tokens)

@@ -136,7 +136,8 @@ class _Session:
             notes.append(self.note)
         result = replace(result, figures=result.figures | {"notes": notes}) if notes else result
         started, seconds = self._started[request.key], self._seconds[request.key]
-        self.channel.send(NodeEnd(request.key, result, str(out), started, seconds, self.environment))
+        environment = {**self.environment, **result.environment}
+        self.channel.send(NodeEnd(request.key, result, str(out), started, seconds, environment))
 
 
 def _reported_seconds(result: Result) -> float:

@@ -17,6 +17,7 @@ from lorafile.lock.lockfile import read_lock, resolve, write_lock
 from lorafile.plan.equal_data import prepare_first
 from lorafile.plan.plan import Plan
 from lorafile.plan.planner import after_prepare, next_stage, still_missing
+from lorafile.plan.programs import check_programs
 from lorafile.specs import Spec
 from lorafile.state import Attempt, WritableState
 from lorafile.state.ledger import record_equal_data
@@ -43,6 +44,7 @@ def apply_plan(
     :raises StalePlan: when model or data are no longer what the plan was made of
     """
     check_libraries(approved)
+    check_programs(approved, cluster=placement.cluster is not None)
     _pin_lock(spec, approved)
     _collect_finished(placement, approved, state)
     record_equal_data(state)  # what an apply that was killed had prepared

@@ -82,6 +82,8 @@ def pack_of(graph: Graph, node: GraphNode) -> str:
     """Return equal text for nodes of a kind that can be done together; nothing for one that has to be alone."""
     if node.kind not in ("train", "predict") or graph.spec.named[node.configuration].model.device_map:
         return ""  # a base that is spread over GPUs has them all for itself
+    if "trainer" in node.settings:
+        return ""
     if node.kind == "predict":
         return prediction_class(node.settings, node.inputs.get("data", ""))
     return training_class(node.settings, node.inputs["train"])
@@ -136,6 +138,9 @@ class RequestBuilder:
         :raises StateError: when an object that it reads has gone, or is damaged
         """
         inputs = {role: self.files(results[key]) for role, key in node.inputs.items() if key not in coming}
+        paths = self.paths(node, self.graph.spec.named[node.configuration])
+        if "trainer" in node.settings:
+            paths["trainer"] = self.trainer_paths(node)
         if "checkpoint" in node.settings:
             inputs["adapter"] = self.graph.checkpoints[node.settings["checkpoint"]["digest"]]
         return Request(
@@ -143,12 +148,39 @@ class RequestBuilder:
             kind=node.kind,
             address=node.address,
             settings=node.settings,
-            paths=self.paths(node, self.graph.spec.named[node.configuration]),
+            paths=paths,
             inputs=inputs,
             awaits={role: key for role, key in node.inputs.items() if key in coming},
             execution=execution(self.graph, node),
             pack=pack_of(self.graph, node),
         )
+
+    def trainer_paths(self, node: GraphNode) -> dict[str, Any]:
+        """Return what of this machine a program is run from and with."""
+        configuration = self.graph.spec.named[node.configuration]
+        assert configuration.train is not None  # noqa: S101 (what is trained has settings of training)
+        program = self.graph.trainers[configuration.train.trainer]
+        return {
+            "name": program.name,
+            "line": program.line,
+            "python": program.python(self.graph.spec.file.parent),
+            "files": {name: str(path.resolve()) for name, path in program.files.items()},
+            "data": {name: str(path.resolve()) for name, path in program.data.items()},
+            "requirements": program.table.requirements,
+            "environment": program.table.environment,
+            "stop_seconds": program.table.stop_seconds,
+            "protected": [str(self.state.directory.resolve()), str(self.graph.spec.file.parent.resolve())],
+            "splits": self._split_rows(configuration) if program.data else {},
+        }
+
+    def _split_rows(self, configuration: Configuration) -> dict[str, Any]:
+        """Return of each split where its rows are: what else a program trains on must hold none that is held out."""
+        splits = {}
+        for split, key in self.graph.splits[configuration.name].items():
+            node = self.graph.nodes[key]
+            places, data = self.paths(node, configuration), node.settings["data"]
+            splits[split] = {"files": places["data"], "rows": data["rows"], "sample_by": data.get("sample_by", "auto")}
+        return splits
 
     def files(self, attempt: Attempt) -> dict[str, str]:
         """Return file name -> path of what an attempt left.

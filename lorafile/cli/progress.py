@@ -192,9 +192,11 @@ def _forecast(plan: Plan) -> dict[str, float]:
 
 
 def _outcome(node: GraphNode, attempt: Attempt) -> str:
-    """Return `rank/r=8/seed=1:train: done in 12 s, loss 1.234, 5,678 tokens/s`."""
+    """Return `rank/r=8/seed=1:train: done in 12 s, loss 1.234, 5,678 tokens/s`, and what checks of it found."""
     text = f"{node.address}: {attempt.outcome} in {duration(attempt.seconds)}"
     if attempt.outcome != "done":
         return f"{text}: {attempt.message}"
-    loss = attempt.figures.get("final_loss")
-    return text if loss is None else f"{text}, loss {loss:.3f}, {attempt.figures['tokens_per_second']:,.0f} tokens/s"
+    loss, speed = (attempt.figures.get(name) for name in ("final_loss", "tokens_per_second"))
+    text += "" if loss is None else f", loss {loss:.3f}"
+    text += "" if speed is None else f", {speed:,.0f} tokens/s"
+    return "\n".join([text, *(f"  Warning: {trace}" for trace in attempt.figures.get("failed_checks", []))])

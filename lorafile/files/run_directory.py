@@ -78,6 +78,10 @@ class CurveFile:
                 raise
         return True
 
+    def fileno(self) -> int:
+        """Return what holds the lock: a process that inherits it holds the lock, too."""
+        return self._stream.fileno()
+
     def holder(self) -> str:
         """Return a description of the process that trains the run, as far as it is known."""
         self._stream.seek(0)

@@ -12,6 +12,7 @@ from lorafile.graph.prepare import add_clusters, add_splits
 from lorafile.graph.profile import add_profile
 from lorafile.graph.replicates import add_candidate, add_repeat, add_replicate
 from lorafile.graph.settings import resolved_sections
+from lorafile.graph.trainers import trainer_programs
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.sweeps.stages import is_deterministic, stage_configurations
@@ -23,7 +24,7 @@ def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None)
 
     :param accepted: what state accepts in the place of others: `State.acceptances`
     """
-    builder = GraphBuilder(Graph(spec, lock, own=own_metrics(spec), accepted=accepted or {}))
+    builder = GraphBuilder(_empty(spec, lock, accepted or {}))
     _add_data(builder, spec.configurations)
     check_truncation(builder.graph)
     _add_candidate_data(builder, spec.owners)
@@ -31,11 +32,15 @@ def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None)
     return builder.graph
 
 
+def _empty(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
+    return Graph(spec, lock, own=own_metrics(spec), trainers=trainer_programs(spec), accepted=accepted)
+
+
 def build_candidates(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
     """Return the nodes of a study that decide which candidates are chosen, and nothing else."""
     tuned = {c.name: c.tuned for c in spec.configurations if c.tuned}
     owners = {candidate.name: name for name, about in tuned.items() for candidate in about.candidates}
-    builder = GraphBuilder(Graph(spec, lock, own=own_metrics(spec), accepted=accepted))
+    builder = GraphBuilder(_empty(spec, lock, accepted))
     _add_data(builder, [c for c in spec.configurations if c.name in tuned])
     _add_candidate_data(builder, owners)
     for seed in spec.tables.study.seeds:
@@ -59,20 +64,31 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
     graph, spec = builder.graph, builder.spec
     for configuration in configurations:
         with spec.located():
-            graph.sections[configuration.name] = resolved_sections(configuration, builder.lock, builder.shared)
+            graph.sections[configuration.name] = _sections(builder, configuration)
         first = spec.tables.study.seeds[0] if configuration.shots else None
         with spec.located():
             graph.splits[configuration.name] = add_splits(builder, configuration, first)
             graph.clusters[configuration.name] = add_clusters(builder, configuration)
         _check_validation(graph, configuration)
+        _check_packing(graph, configuration)
         graph.texts[configuration.name] = add_texts(builder, configuration)
+
+
+def _sections(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
+    """Return the resolved sections of a configuration; of a program that trains it, too."""
+    sections = resolved_sections(configuration, builder.lock, builder.shared)
+    if configuration.train is None or configuration.trainer is None:
+        return sections
+    program = builder.graph.trainers[configuration.train.trainer]
+    name = ("trainer", program.name, configuration.trainer.as_text)
+    return sections | {"trainer": builder.once(name, lambda: program.section(configuration))}
 
 
 def _add_candidate_data(builder: GraphBuilder, owners: dict[str, str]) -> None:
     """Resolve the settings of candidates, which read what the configurations read that they are candidates of."""
     for name, owner in owners.items():
         with builder.spec.located():
-            builder.graph.sections[name] = resolved_sections(builder.spec.named[name], builder.lock, builder.shared)
+            builder.graph.sections[name] = _sections(builder, builder.spec.named[name])
         builder.graph.splits[name] = builder.graph.splits[owner]
 
 
@@ -145,6 +161,20 @@ def _check_validation(graph: Graph, configuration: Configuration) -> None:
     if configuration.tuned and "validation" not in graph.splits[configuration.name]:
         message = "is chosen on validation, but the data have no validation split; define one in data.split"
         raise graph.spec.error(configuration.tuned.axes[0].path, message)
+
+
+def _check_packing(graph: Graph, configuration: Configuration) -> None:
+    """Refuse packed text for a program, which gets one example at a time.
+
+    :raises SpecError: when a program would train on packed text
+    """
+    if configuration.train is None or configuration.trainer is None:
+        return
+    if graph.nodes[graph.splits[configuration.name]["train"]].settings["data"].get("packing"):
+        message = (
+            f"packs documents into blocks, which [trainer.{configuration.train.trainer}] does not get; set it to false"
+        )
+        raise graph.spec.error(("data", "packing"), message)
 
 
 def _replicates(

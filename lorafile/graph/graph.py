@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorafile.engine.metrics.custom import CustomMetric
+from lorafile.graph.trainers import TrainerProgram
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Spec
 
@@ -65,6 +66,7 @@ class Graph:
     :ivar splits: configuration -> split -> key of its `prepare` node
     :ivar sections: configuration -> its resolved sections
     :ivar own: name -> the user's metric file
+    :ivar trainers: name -> the user's program that trains
     :ivar checkpoints: digest -> files of a model from outside
     :ivar clusters: like `splits`, of what tells which held-out examples belong together; empty where none do
     :ivar texts: like `splits`, of `reference` and `prompts`
@@ -81,6 +83,7 @@ class Graph:
     splits: dict[str, dict[str, str]] = field(default_factory=dict)
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     own: dict[str, CustomMetric] = field(default_factory=dict)
+    trainers: dict[str, TrainerProgram] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
     clusters: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -31,7 +31,8 @@ def add_profile(builder: GraphBuilder, configuration: Configuration) -> str:
         "model": sections["model"],
         "quantization": sections["quantization"],
         "adapter": adapter,
-        "training": training,
+        # What the built-in loop needs to train says nothing of a program: only what its adapter costs is measured.
+        **({} if "trainer" in sections else {"training": training}),
         "profile": protocol,
     }
     if "checkpoint" in sections:  # trained elsewhere: what it costs to use is measured on the very file

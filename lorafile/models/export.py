@@ -248,7 +248,9 @@ def _origin(plan: Plan, results: Results, chosen: StudyRun) -> list[tuple[str, A
         ("base", f"{chosen.configuration.model.path}{f' at {lock.revision}' if lock.revision else ''}"),
         ("base weights (sha256)", lock.weights),
     ]
-    for part in ("quantization", "adapter", "training"):
+    if chosen.configuration.train is not None and "trainer" in sections:
+        rows.append(("trained by", f"{chosen.configuration.train.trainer}, a program of the study's"))
+    for part in ("quantization", "adapter", "training", "trainer"):
         settings = sections.get(part) or {}
         rows += [(f"{part}: {key}", json.dumps(value, ensure_ascii=False)) for key, value in settings.items()]
     return [(name, value) for name, value in rows if value not in (None, "")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorafile.engine.training.schedule import other_rate
 from lorafile.errors import NodeError
 from lorafile.models.checkpoint import Checkpoint, open_checkpoint, read_settings
 
@@ -61,42 +62,13 @@ def read_run(name: str) -> TrainerRun:
     return TrainerRun(checkpoint, settings, curve, step, seconds)
 
 
-def expected_rate(training: dict[str, Any], step: int, total: int) -> float:
-    """Return transformers' learning rate after some steps, for the schedules that a spec may name.
-
-    Source: `transformers.optimization`: a linear rise over the warm-up; then constant, linear to zero, or half a
-    cosine.
-    """
-    warmup = training["warmup_steps"]
-    rise = math.ceil(warmup * total) if warmup < 1 else int(warmup)
-    peak, kind = training["learning_rate"], training["lr_scheduler_type"]
-    if kind == "constant":
-        return float(peak)
-    if step < rise:
-        return float(peak * step / max(1, rise))
-    progress = (step - rise) / max(1, total - rise)
-    if kind == "cosine":
-        return float(peak * max(0.0, 0.5 * (1 + math.cos(math.pi * progress))))
-    return float(peak if kind == "constant_with_warmup" else peak * max(0.0, 1 - progress))
-
-
 def rate_fits(run: TrainerRun, training: dict[str, Any]) -> bool | None:
-    """Return whether the logged learning rates are those of some training settings; None where none were logged.
-
-    Versions of Trainer differ in whether they log the rate before a step or after it; either is right.
-    """
+    """Return whether the logged learning rates are those of some training settings; None where none were logged."""
     logged = [(row["step"], row["learning_rate"]) for row in run.curve if row.get("learning_rate") is not None]
     total = run.settings.get("max_steps") or run.steps
     if not logged or not total:
         return None
-    peak = training["learning_rate"]
-    return any(
-        all(
-            math.isclose(rate, expected_rate(training, step - late, total), rel_tol=1e-4, abs_tol=1e-6 * peak)
-            for step, rate in logged
-        )
-        for late in (0, 1)
-    )
+    return other_rate(logged, training, total) is None
 
 
 def _step_folders(directory: Path) -> list[Path]:

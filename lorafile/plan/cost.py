@@ -19,6 +19,7 @@ class CostEstimate:
     :ivar joules: of the nodes of which energy is known; None where none is
     :ivar cost: in the currency of the price; None without one
     :ivar source: where most of the time's forecast is from
+    :ivar unknown: nodes whose time nothing is known of, and which no sum includes
     :ivar parts: `training`, `evaluation` and `measuring` (profiles) -> their share of `seconds`, in seconds
     """
 
@@ -32,15 +33,19 @@ class CostEstimate:
     cost: float | None
     source: str
     parts: dict[str, float]
+    unknown: int = 0
 
 
 def estimate_cost(plan: Plan) -> CostEstimate:
     """Return what a plan would cost."""
     forecasts = [(change.kind, change.forecast) for change in plan.work if change.forecast]
-    total, low, high, alone = 0.0, 0.0, 0.0, 0.0
+    total, low, high, alone, unknown = 0.0, 0.0, 0.0, 0.0, 0
     by_source: dict[str, float] = {}
     parts = dict.fromkeys(("training", "evaluation", "measuring"), 0.0)
     for kind, forecast in forecasts:
+        if "seconds" not in forecast:
+            unknown += 1
+            continue
         total += forecast["seconds"]
         low += forecast["seconds_low"]
         high += forecast["seconds_high"]
@@ -65,6 +70,7 @@ def estimate_cost(plan: Plan) -> CostEstimate:
         cost=None if plan.hourly is None else hours * plan.hourly,
         source=max(by_source, key=lambda name: by_source[name], default="analytic"),
         parts=parts,
+        unknown=unknown,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lorafile.engine.request import EVAL_BATCH, EXAMPLES
+from lorafile.engine.trainers.environment import PROGRAM
 from lorafile.files.run_directory import Unfinished, unfinished
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import notices
@@ -201,7 +202,27 @@ class Planner:
         if node.kind == "profile" and node.key in nearest.keys:
             return f"not measured on {self.device} yet"
         self._compared += len(nearest.rows)
-        return nearest.reason(flat(node)) if self._compared <= _MOST_COMPARED else "new"
+        if self._compared > _MOST_COMPARED:
+            return "new"
+        wanted = flat(node)
+        return nearest.reason(wanted) + self._layout_only(node, nearest, wanted)
+
+    def _layout_only(self, node: GraphNode, nearest: Nearest, wanted: dict[str, Any]) -> str:
+        """Say where only comments and layout of a program's files differ, and how to keep the finished result then."""
+        best = nearest.best(wanted) if "trainer" in node.settings else None
+        if best is None:
+            return ""
+        old, before = list(nearest.keys)[best], nearest.flats[best]
+        differing = {name for name in {**wanted, **before} if wanted.get(name) != before.get(name)}
+        attempt = self.state.latest([old])[old][-1] if differing == {"trainer.files"} else None
+        configuration = self.graph.spec.named[node.configuration]
+        if attempt is None or configuration.train is None:
+            return ""
+        program = self.graph.trainers[configuration.train.trainer]
+        if not program.differs_in_layout_only(attempt.outputs.get(PROGRAM), self.state.objects):
+            return ""
+        keep = f"lora state accept {old[:12]} {node.address} --spec {self.graph.spec.file.name}"
+        return f"; only comments and layout differ, and its result can be kept with: {keep}"
 
     def fetch_missing_objects(self) -> None:
         """Make again what a node that is to run reads, where its bytes are gone."""

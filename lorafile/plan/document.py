@@ -33,7 +33,9 @@ class ForecastRow(Row):
     """What a node would take; a minor version may say more."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Expected time; missing for the first run of a trainer."
+    )
     source: str = Field(description="Source of the time estimate: analytic, or calibrated on measurements.")
     peak_memory_bytes: int | None = Field(
         default=None, description="If a model is loaded: allocated memory, on a CPU resident memory."
@@ -61,6 +63,7 @@ class CostRow(Row):
     cost: float | None = Field(description="In the currency of --price; null without one.")
     source: str
     parts: dict[str, float] | None = Field(default=None, description="Seconds of training, evaluation and measuring.")
+    unknown: int = Field(default=0, description="Nodes without a forecast, which no sum includes.")
     price_per_hour: float | None
     currency: str | None = Field(default=None, description="Currency of --price, as typed; empty if it has none.")
 
@@ -131,6 +134,7 @@ class PlanDocument(Row):
     study: Line
     summary: dict[ActionName, int]
     warnings: list[str]
+    programs: list[str] = Field(default=[], description="Trainers that would run: command, sha256 and interpreter.")
     changes: list[ChangeRow]
     tuning: list[dict[str, JsonValue]] = Field(description="State of the choice for each tuned configuration.")
     selection: SelectionRow
@@ -182,6 +186,7 @@ def document(
         "study": plan.study,
         "summary": plan.summary(),
         "warnings": list(plan.warnings),
+        **({"programs": list(plan.programs)} if plan.programs else {}),
         "changes": changes,
         "tuning": _tuning(plan),
         "selection": {**_lists(plan.options), "refresh": plan.refreshed, "left_out": plan.left_out},

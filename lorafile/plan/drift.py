@@ -36,6 +36,8 @@ def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
     if (now["torch"] is None and not remote) or then.get("imported") or kind in ("prepare", "score"):
         return ""
     before, after = (what_matters(environment, kind == "profile") for environment in (then, now))
+    if then.get("trainer"):  # its libraries are those of an environment of its own
+        before = {name: before[name] for name in _QUALITY_FIELDS}
     differing = [name for name in before if before[name] != after[name] and not (remote and after[name] is None)]
     return ", ".join(f"{name} {before[name]} is now {after[name]}" for name in differing)
 
@@ -72,8 +74,11 @@ def describe_differences(before: dict[str, Any], after: dict[str, Any]) -> list[
         differing = [name for name in differing if not name.startswith("adapter.")]
     if _same_scale(before, after):
         differing = [name for name in differing if name != "adapter.lora_alpha"]
+    parts |= dict.fromkeys(_program_differences(before, after))
     for name in differing:
         section, _, setting = name.partition(".")
+        if section == "trainer":
+            continue
         if section == "quantization":
             parts[_change("quantization", _quantization(before), _quantization(after))] = None
         elif any(isinstance(values.get(name), str) and len(values[name]) == _DIGEST for values in (before, after)):
@@ -82,6 +87,29 @@ def describe_differences(before: dict[str, Any], after: dict[str, Any]) -> list[
             label = setting if section in ("adapter", "training") else name
             parts[_change(label, before.get(name), after.get(name))] = None
     return list(parts)
+
+
+def _program_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return how two programs that train differ: their files by name, their libraries by version."""
+    if ("trainer.command" in before) != ("trainer.command" in after):
+        return [_change("trainer", *(_program(settings) for settings in (before, after)))]
+    parts = []
+    for name in sorted(name for name in {**before, **after} if name.startswith("trainer.")):
+        one, other, setting = before.get(name), after.get(name), name.partition(".")[2]
+        if not (isinstance(one, dict) and isinstance(other, dict)):
+            parts += [_change(name, one, other)] if one != other else []
+            continue
+        for key in sorted(key for key in {**one, **other} if one.get(key) != other.get(key)):
+            if setting in ("files", "data"):
+                parts.append(f"{key} {'added' if key not in one else 'removed' if key not in other else 'changed'}")
+            else:
+                versions = [str(each.get(key, "unset")).removeprefix(f"{key}==") for each in (one, other)]
+                parts.append(f"{key} {' → '.join(versions)}")
+    return parts
+
+
+def _program(settings: dict[str, Any]) -> str:
+    return " ".join(settings.get("trainer.command", ["builtin"]))
 
 
 def _same_scale(before: dict[str, Any], after: dict[str, Any]) -> bool:
@@ -129,7 +157,7 @@ class Nearest:
 
     addresses: list[str]
     flats: list[dict[str, Any]]
-    keys: set[str]
+    keys: dict[str, None]
     varying: list[str] = field(init=False)
     rows: list[tuple[Any, ...]] = field(init=False)
 
@@ -138,7 +166,8 @@ class Nearest:
         """Return what state has finished of a kind."""
         finished = state.finished(kind)
         nodes = [node for node, _ in finished]
-        return cls([address for _, address in finished], [flat(node) for node in nodes], {node.key for node in nodes})
+        keys = dict.fromkeys(node.key for node in nodes)
+        return cls([address for _, address in finished], [flat(node) for node in nodes], keys)
 
     def __post_init__(self) -> None:
         first = self.flats[0] if self.flats else {}
@@ -146,17 +175,21 @@ class Nearest:
         self.varying = [name for name in names if any(settings.get(name) != first.get(name) for settings in self.flats)]
         self.rows = [tuple(map(settings.get, self.varying)) for settings in self.flats]
 
-    def reason(self, wanted: dict[str, Any]) -> str:
-        """Name the node in which the fewest settings differ, of several the one whose numbers are nearest."""
+    def best(self, wanted: dict[str, Any]) -> int | None:
+        """Return the number of the node in which the fewest settings differ, of several whose numbers are nearest."""
         if not self.rows:
-            return "new"
+            return None
         target = tuple(map(wanted.get, self.varying))
         counts = [sum(map(ne, row, target)) for row in self.rows]
         least = min(counts)
         alike = [number for number, count in enumerate(counts) if count == least]
-        best = min(alike, key=lambda number: self._distance(self.rows[number], target))
-        differences = describe_differences(self.flats[best], wanted)
-        if not differences:
+        return min(alike, key=lambda number: self._distance(self.rows[number], target))
+
+    def reason(self, wanted: dict[str, Any]) -> str:
+        """Name the nearest node, and what differs from it."""
+        best = self.best(wanted)
+        differences = [] if best is None else describe_differences(self.flats[best], wanted)
+        if best is None or not differences:
             return "new"
         if len(differences) == 1 and self.flats[best].get("seed") != wanted.get("seed"):
             return "new seed"

@@ -119,6 +119,7 @@ class Plan:
     :ivar damaged: files of what is kept as it is
     :ivar if_equal: keys of what is reused if its data are prepared equal to finished ones
     :ivar target: what its forecasts of memory are compared with
+    :ivar programs: a line for each of the user's programs that would run
     :ivar refreshed: whether its lock is not the one next to the spec: an apply writes it
     """
 
@@ -138,6 +139,7 @@ class Plan:
     if_equal: frozenset[str] = frozenset()
     refreshed: bool = False
     target: MemoryLimit | None = None
+    programs: tuple[str, ...] = ()
 
     @cached_property
     def machines(self) -> Machines:

@@ -119,7 +119,8 @@ class Results:
         `outcome` (done, diverged, out-of-memory, failed, interrupted, running, missing), `message`, `key`,
         `environment` (where it was trained: an index into `environments`; None where it was not), `predicted_in`,
         `validation.<metric>` and `test.<metric>`, `validation.examples`, `test.examples`, and of the training run
-        `seconds`, `steps`, `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere),
+        `seconds`, `steps`, `supervised_tokens`, `tokens`, `imported` (True where trained elsewhere), where a program
+        trained it `trainer` (its name), `reads` (whether the kernel kept held-out rows from it) and `failed_checks`,
         `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
         parts each micro-batch was cut, where a whole one did not fit into memory), `packed` (with so many others it was
         trained at a time, counting itself; missing where alone), `question_tokens` (of a held-out example, on average)

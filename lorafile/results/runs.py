@@ -65,6 +65,9 @@ def run_row(c: Configuration, replicate: Replicate, results: Attempts, history: 
     run |= _own_figures(replicate, results, history, run)
     if replicate.train and last is not None:
         run |= {name: last.figures.get(name) for name in _TRAIN_FIGURES}
+        if "trainer" in last.figures:
+            run |= {"trainer": last.figures["trainer"]["name"], "reads": last.figures["reads"]}
+            run |= {"failed_checks": " ".join(checks)} if (checks := last.figures.get("failed_checks")) else {}
         if last.figures.get("imported"):
             run |= {"imported": True, "message": _imported(last)}
     return run

@@ -59,6 +59,7 @@ def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     if imported := _with(runs, "imported"):
         word = "run was" if len(imported) == 1 else "runs were"
         lines.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed(imported)}.")
+    lines += _of_programs(runs)
     if cut := _with(runs, "micro_batch_split"):
         lines.append(
             f"{plural(len(cut), 'run')} used smaller micro-batches after running out of memory; the effective batch, "
@@ -68,6 +69,21 @@ def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     drifted = sum(change.action is Action.DRIFT for change in plan.changes)
     if drifted:
         lines.append(f"{drifted} results were computed in an environment other than the current one.")
+    return lines
+
+
+def _of_programs(runs: list[dict[str, Any]]) -> list[str]:
+    """Say which runs of programs failed checks, and which programs could have read held-out rows."""
+    lines = []
+    if failed := _with(runs, "failed_checks"):
+        first = next(run["failed_checks"] for run in runs if run.get("failed_checks"))
+        word = "run" if len(failed) == 1 else "runs"
+        lines.append(f"{len(failed)} {word} of trainers failed checks: {listed(failed)}. The first: {first}")
+    if seen := sorted({run["trainer"] for run in runs if run.get("reads") == "not restricted"}):
+        lines.append(
+            f"Nothing prevented these trainers from reading held-out rows: {listed(seen)}. Where the kernel has "
+            "Landlock, and neither the model's directory nor the state is in a system directory, Lorafile prevents it."
+        )
     return lines
 
 

@@ -17,6 +17,7 @@ from lorafile.plan.clusters.config import find_cluster
 from lorafile.plan.clusters.machines import of_cluster
 from lorafile.plan.plan import Plan, PlanOptions
 from lorafile.plan.planner import make_plan
+from lorafile.plan.programs import environment_lines, program_lines
 from lorafile.state import Attempt, State
 from lorafile.state.remote import has_remote
 from lorafile.units import Price, html_table, listing
@@ -197,7 +198,8 @@ class Study:
         plan = State.snapshot(self.state, lambda state: make_plan(self.spec, lock, state, changed, options, gpu))
         return dataclasses.replace(
             plan,
-            warnings=(*plan.warnings, *missing_libraries(self.spec)),
+            warnings=(*plan.warnings, *missing_libraries(self.spec), *environment_lines(plan)),
+            programs=program_lines(plan, self.state),
             workers=default_workers(plan),
             hourly=plan.machines.hourly if hourly is None else Price(hourly),
             refreshed=refresh and lock != before,

@@ -19,7 +19,7 @@ from lorafile.specs.tables.evaluate import MetricName, is_metric_file
 from lorafile.specs.tables.settings import SpecTables
 
 LOST = ("diverged", "out-of-memory")  # runs that a claim may be made without
-WAIVED = ("environment", "imported", *LOST)  # what may be waived in addition to settings
+WAIVED = ("environment", "imported", "trainer_checks", *LOST)  # what may be waived in addition to settings
 _ALWAYS = ("kind", "ask", "name")
 WITHOUT_POINTS = (
     "log_loss",

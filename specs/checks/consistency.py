@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from lorafile.specs.catalogue import evaluation
 from lorafile.specs.checks.analysis import check_analyses, varied_settings
 from lorafile.specs.checks.sweeps import check_bits
+from lorafile.specs.checks.trainers import check_trainers
 from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.data import DataTable, TemplateTable
@@ -57,6 +58,7 @@ def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) ->
     if not {"model.task_type", "model.num_labels"} & {*varied_settings(raw)}:
         _check_regression(tables, problems)
     check_bits(raw.get("quantization"), ("quantization",), problems)
+    check_trainers(tables, raw, problems)
     check_analyses(tables, raw, problems)
     _check_tracking(tables.tracking, problems)
 

@@ -14,7 +14,7 @@ from lorafile.specs.tables.settings import SpecTables, field_at
 from lorafile.specs.tables.train import EXECUTION
 from lorafile.specs.values import NAME, PATTERNS
 
-FACTOR_SECTIONS = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train")
+FACTOR_SECTIONS = ("model", "data", "method", *METHODS, "full", "none", "quantization", "train", "trainer")
 MAX_POINTS = 10_000
 SWEEP_SETTINGS = ("name", "match", "zip", "configurations", "exclude")
 _MAX_SHOWN = 10**15
@@ -110,6 +110,8 @@ def factor_error(setting: str) -> str:
         return "cannot be swept; the placement of a base on this machine's GPUs does not affect results"
     if names[0] == "train" and names[-1] in EXECUTION:
         return "cannot be swept; it controls how a run is carried out and does not affect results"
+    if names[0] == "trainer":
+        return _trainer_error(names)
     if names[0] in FACTOR_SECTIONS:
         if len(names) == 1 and names[0] not in _ALONE:
             example = next(f"{table}.{name}" for name, table in homes.items() if table == names[0])
@@ -128,6 +130,16 @@ def factor_error(setting: str) -> str:
     for name, table in homes.items():
         close = close.replace(f'"{name}"', f'"{table}.{name}"')
     return f"cannot be swept{close or '; a sweep varies ' + ', '.join(FACTOR_SECTIONS)}"
+
+
+def _trainer_error(names: tuple[str, ...]) -> str:
+    """Return why a setting of a `[trainer.NAME]` cannot vary, or nothing: its options can."""
+    if len(names) > 3 and names[2] == "options":
+        return ""
+    if len(names) == 3 and not field_at(names):
+        return unknown_setting(names)
+    remedy = "declare another [trainer.NAME] and vary train.trainer" if len(names) > 2 else "vary train.trainer"
+    return f"cannot be swept; {remedy}. A sweep varies a program's options: trainer.NAME.options.beta"
 
 
 def check_value(setting: str, value: Any, path: Path, problems: Problems) -> None:

@@ -23,6 +23,7 @@ from lorafile.specs.sweeps.tuning import AxesByPlace, axes_of, combinations, wit
 from lorafile.specs.tables.lora import REWRITING
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.settings import SpecTables, SweepTable
+from lorafile.specs.tables.trainer import BUILTIN
 
 MAX_CONFIGURATIONS = 30_000
 Report = tuple[Problems, Place]  # where a problem goes, and the place in the document that it is reported at
@@ -206,10 +207,26 @@ def contradiction(c: Configuration) -> Contradiction:
             "model",
             "num_labels",
         ), 'applies to a classification head, and a text-generating model has none; set task_type = "SEQ_CLS"'
+    if c.train and c.train.trainer != BUILTIN and (wrong := _trainer_contradiction(c)):
+        return ("train", "trainer"), wrong
     settings = c.adapter or {}
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'
     return _initialization_contradiction(c) if c.method == "lora" else None
+
+
+def _trainer_contradiction(c: Configuration) -> str:
+    """Return why a program cannot train a configuration, or nothing."""
+    if c.trainer is None:
+        return f"there is no [trainer.{c.train.trainer if c.train else ''}]"
+    if c.model.task_type != "CAUSAL_LM":
+        return 'a program can train only models that generate text (model.task_type = "CAUSAL_LM")'
+    if c.method not in METHODS:
+        return f'a program can train adapters, and method = "{c.method}" is trained by the built-in loop only'
+    start = str((c.adapter or {}).get("init_lora_weights"))
+    if start.startswith(REWRITING):
+        return f'a program cannot start from init_lora_weights = "{start}", which rewrites the base'
+    return ""
 
 
 def _study_contradiction(c: Configuration, loraplus: float | None) -> Contradiction:

@@ -223,8 +223,10 @@ class ClaimTable(Limits):
     )
     metric: Metric | None = Field(default=None, description="Unset: the primary metric.")
     margin: Margin | None = Field(default=None, description="Like `verdict.margin`.")
-    waive: list[Literal["diverged", "out-of-memory"]] = Field(
-        default=[], description="Kinds of lost runs to accept. Any other lost run leaves the claim undecided."
+    waive: list[Literal["diverged", "out-of-memory", "trainer_checks"]] = Field(
+        default=[],
+        description="Kinds of lost runs to accept, and `trainer_checks` that failed. Any others leave the claim "
+        "undecided.",
     )
     at_least: float | None = Field(default=None, description="Lower limit on the metric of `one`; shares as fractions.")
     at_most: float | None = Field(default=None, description="Upper limit on the metric of `one`; shares as fractions.")

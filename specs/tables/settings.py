@@ -22,6 +22,7 @@ from lorafile.specs.tables.methods import (
 from lorafile.specs.tables.quantizations import Quantization
 from lorafile.specs.tables.tracking import TrackingTable
 from lorafile.specs.tables.train import FullTable, NoneTable, TrainTable
+from lorafile.specs.tables.trainer import TrainerName, TrainerTable
 from lorafile.specs.values import (
     ONE_LINE,
     RELATIVE_DIRECTORY,
@@ -189,6 +190,9 @@ class SpecTables(Settings):
         "another one with `quant_method`. `none`: the checkpoint unchanged.",
     )
     train: TrainTable = TrainTable()
+    trainer: dict[TrainerName, TrainerTable] = Field(
+        default={}, description="Programs that train in the place of the built-in loop, by name."
+    )
     evaluate: EvaluateTable = EvaluateTable()
     profile: ProfileTable = ProfileTable()
     inspect: InspectTable | None = None

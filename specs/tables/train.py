@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lorafile.specs.tables.trainer import BUILTIN, TrainerName
 from lorafile.specs.values import Number, Positive, PositiveNumber, Settings, Share, Steps
 
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -42,6 +43,9 @@ class TrainTable(Settings):
         description="Minutes between checkpoints; more if writing them would take over 5 % of the time. 0: never. "
         "Does not affect results.",
     )
+    trainer: TrainerName = Field(
+        default=BUILTIN, description="What trains: `builtin`, or the name of a `[trainer.NAME]` table."
+    )
     auto_find_batch_size: bool = Field(
         default=False,
         description="Split a micro-batch that does not fit into memory into 2, 4, … parts. The effective batch, its "
@@ -50,7 +54,7 @@ class TrainTable(Settings):
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What decides a result: every setting that has a value, without those of `EXECUTION`. Not to be changed.
+        """What decides a result: every setting with a value, but no trainer and no `EXECUTION`. Not to be changed.
 
         A setting that cannot matter under the others has its default, so that it changes no key. Runs that accumulate
         have a protocol of their own, so that no other run's key says anything of it.
@@ -61,7 +65,7 @@ class TrainTable(Settings):
     @property
     def written(self) -> dict[str, Any]:
         """What decides a result, with the settings that cannot matter as they are written."""
-        settings = self.model_dump(exclude=set(EXECUTION))
+        settings = self.model_dump(exclude={*EXECUTION, "trainer"})  # which has a section of its own
         protocol = {ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}
         return {name: value for name, value in settings.items() if value is not None} | protocol
 

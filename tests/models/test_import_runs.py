@@ -180,7 +180,7 @@ def test_expected_rates_are_those_of_transformers(kind: str, warmup: float) -> N
     import torch
     from transformers import get_scheduler
 
-    from lorafile.models.trainer_output import expected_rate
+    from lorafile.engine.training.schedule import expected_rate
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     count = int(warmup if warmup >= 1 else warmup * 20)

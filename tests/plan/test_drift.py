@@ -55,9 +55,9 @@ def test_digests_are_named_by_what_they_are_of() -> None:
 
 
 def test_the_nearest_run_is_named_with_what_differs() -> None:
-    known = Nearest(["rank/r=16/seed=1:train"], [DONE], {"k"})
+    known = Nearest(["rank/r=16/seed=1:train"], [DONE], {"k": None})
     assert (
         known.reason({**DONE, "adapter.r": 32, "adapter.lora_alpha": 64}) == "new: r 16 → 32, compared with rank/r=16"
     )
     assert known.reason({**DONE, "seed": 2}) == "new seed"
-    assert Nearest([], [], set()).reason(DONE) == "new"
+    assert Nearest([], [], {}).reason(DONE) == "new"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from lorafile.analysis.common.format import amount, number, on, score
 from lorafile.analysis.common.scores import COSTS, cost_of, lost, outcomes, profiles, scores, split_of, unmeasured
 from lorafile.analysis.compare.compare import judged
+from lorafile.analysis.compare.confounders import failed_checks
 from lorafile.analysis.compare.outcomes import compared_as, crossed, figure_interval, margin_of, margin_text
 from lorafile.analysis.compare.pairs import Pair, named_configuration, pairs
 from lorafile.analysis.compare.verdict_text import sentence
@@ -66,6 +67,9 @@ def _doubts(results: Results, claim: ClaimTable) -> list[str]:
                 f"of the {plural(ended[name].total(), 'run')} of {name}, {text}, and the rest are not a fair sample "
                 f"(to accept the loss, set waive = [{', '.join(show(how) for how in LOST if counts[how])}])"
             )
+    failed = {name: text for name, text in failed_checks(results).items() if name in configurations(results, claim)}
+    if failed and "trainer_checks" not in waived:
+        doubts.append(f'{"; ".join(failed.values())} (to accept this, set waive = ["trainer_checks"])')
     if split_of(results, metric_of(results, claim)) != "test":
         doubts.append("there is no test split, and configurations are chosen on validation")
     return doubts

@@ -57,6 +57,9 @@ def differing(results: Results, one: str, other: str, factor: str, waive: tuple[
     origin, other_origin = ("elsewhere" if name in _trained_elsewhere(results) else "here" for name in (one, other))
     if origin != other_origin:
         differences.append(Difference("imported", origin, other_origin, _kind("imported", waive)))
+    failed = [text for name in (one, other) if (text := failed_checks(results).get(name))]
+    if failed:
+        differences.append(Difference(f"trainer_checks ({' '.join(failed)})", "", "", _kind("trainer_checks", waive)))
     alone, other_alone = (_packed(results).get(name, "alone") for name in (one, other))
     if alone != other_alone:
         differences.append(Difference("training in a pack", alone, other_alone, "provenance"))
@@ -100,6 +103,13 @@ def _packed(results: Results) -> dict[str, str]:
     """Return configuration -> whether its runs were trained in packs: `packed`, or `partly`; nothing where alone."""
     runs = grouped((str(name), (count or 0) > 1) for name, count in rows_of(results.runs, "configuration", "packed"))
     return {name: "packed" if all(flags) else "partly" for name, flags in runs.items() if any(flags)}
+
+
+@lru_cache(maxsize=8)
+def failed_checks(results: Results) -> dict[str, str]:
+    """Return configuration -> the first check that a run of its trainer failed, for those of which one did."""
+    runs = rows_of(results.runs, "configuration", "failed_checks")
+    return {str(name): str(text).partition(". ")[0].rstrip(".") for name, text in reversed(list(runs)) if text}
 
 
 @lru_cache(maxsize=8)

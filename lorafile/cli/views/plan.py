@@ -56,6 +56,8 @@ def show_plan(
     _show_work(plan, out, full)
     for line in open_lines(plan):
         out.print(f"  [cyan]?[/] {escape(line)}")
+    for line in plan.programs:
+        out.print(f"  [cyan]$[/] {escape(line)}")
     if plan.work:
         _show_training(plan, out)
         show_requirements(plan, out, full)
@@ -300,7 +302,15 @@ def plan_markdown(plan: Plan, conclude: Sequence[str] = ()) -> str:
     text[-1] += f" {marked(cost_line(plan))}" if plan.work else " Nothing to do."
     rows = split_rows(plan) if plan.work else []
     trained = [*dropped_lines(rows), *training_lines(rows, run_steps(plan))] if plan.work else []
-    notes = [*conclude, *plan.warnings, *trained, *memory_lines(plan), *damage_lines(plan), *open_lines(plan)]
+    notes = [
+        *conclude,
+        *plan.warnings,
+        *plan.programs,
+        *trained,
+        *memory_lines(plan),
+        *damage_lines(plan),
+        *open_lines(plan),
+    ]
     notes = [partial_line(plan), *notes] if plan.options.partial else notes
     text += ["", *(f"- {marked(line)}" for line in notes)] if notes else []
     if plan.work:

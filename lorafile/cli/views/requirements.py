@@ -75,6 +75,7 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
     fits = [values["fits"] for _, values in forecast if "fits" in values]
     once = [pair for pair in forecast if plan.graph.nodes[pair[0].key].repeat == 1] or forecast
     first = [(change, values) for change, values in once if change.seed == once[0][0].seed]
+    unknown = any("seconds" not in values for _, values in forecast)
     for_a_seed = sum(values.get("seconds", 0.0) for change, values in first if change.kind != "profile")
     return [
         name,
@@ -83,9 +84,9 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
         _rate(plan, name),
-        memory_size(max(peaks)) if peaks else "",
-        "" if not fits else "yes" if all(fits) else "NO",
-        duration(for_a_seed) if for_a_seed else "",
+        "unknown" if unknown else memory_size(max(peaks)) if peaks else "",
+        "unknown" if unknown else "" if not fits else "yes" if all(fits) else "NO",
+        "unknown" if unknown else duration(for_a_seed) if for_a_seed else "",
     ]
 
 
@@ -158,6 +159,9 @@ def cost_line(plan: Plan, device: str = "") -> str:
         rest += f"; {price.money(sums.cost)} for {sums.device_hours:.2g} hours at {price.money(price)} an hour"
     later = "; work that follows the choices is not included" if any(status.later for status in plan.tuning) else ""
     on = device or plan.device
+    if sums.unknown:
+        runs = f"{sums.unknown} run{'s' if sums.unknown > 1 else ''}"
+        later += f"; how long {runs} of trainers will take is unknown until the first one is done"
     line = f"Forecast: {duration(sums.seconds)} of work{span} on {on}{with_workers}{rest} ({sums.source}){later}."
     parts = [f"{name} {duration(seconds)}" for name, seconds in sums.parts.items() if seconds]
     without = " (profile.enabled = false skips it)" if sums.parts["measuring"] else ""

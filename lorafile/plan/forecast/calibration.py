@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorafile.files.digests import json_digest
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.plan.forecast.devices import Device
 from lorafile.plan.forecast.memory import peak_bytes
@@ -18,6 +19,7 @@ TIME_SPREADS = ("generate_spread", "merged_generate_spread", "base_generate_spre
 STEADY = 0.5  # of 16 profiles on two idle cores the largest was 0.31; of 8 next to two busy processes the smallest 0.76
 _UNMEASURED = 3.0  # the arithmetic alone may be off by this factor, either way
 _ONE_RUN = 1.25  # so far a second run may be from a single one
+_PROGRAM = "program"
 _NORMAL = 1.2816  # four of five runs fall within
 
 
@@ -56,6 +58,9 @@ def correction(ratios: list[float]) -> Correction:
 def group_of(node: GraphNode, shape: Shape) -> str:
     """Return what runs share that are off by a like factor: kind, what they make, method, model, quantization."""
     made = f"{node.kind} {node.settings.get('task', {}).get('output', '')}".strip()
+    if "trainer" in node.settings:  # what one program takes says nothing of another, nor of the built-in loop
+        section = {name: node.settings["trainer"][name] for name in ("command", "files", "requirements")}
+        made = f"{_PROGRAM} {json_digest(section, sort_keys=True)[:16]}"
     weights = str(node.settings.get("model", {}).get("weights", ""))[:12]
     return "/".join([made, shape.method, weights, "quantized" if node.settings.get("quantization") else "plain"])
 
@@ -105,9 +110,7 @@ class Corrections:
 
     def of_time(self, group: str) -> Correction:
         """Return the correction of a node's time: of its like, of what makes the same, of its kind, of training."""
-        return next(
-            (correction(self.time[name]) for name in (*_names(group), "train") if name in self.time), correction([])
-        )
+        return next((correction(self.time[name]) for name in _fallbacks(group) if name in self.time), correction([]))
 
     def of_memory(self, group: str) -> Correction:
         """Return the correction of a node's peak memory, from profiles of its like."""
@@ -115,22 +118,34 @@ class Corrections:
 
 
 def step_of(group: str) -> str:
-    """Return what of a group decides the memory of a step: method, model and quantization, whatever the kind."""
-    return group.partition("/")[2]
+    """Return what of a group decides the memory of a step: method, model and quantization, and a program if it is one.
+
+    Whatever the kind: a profile takes the same steps as a run.
+    """
+    return group if group.startswith(f"{_PROGRAM} ") else group.partition("/")[2]
 
 
-def _names(group: str) -> tuple[str, str, str]:
-    """Return what a group's times are kept under: itself, what it makes, its kind."""
+def _fallbacks(group: str) -> tuple[str, ...]:
+    """Return the names under which times are kept that say something of a group, the best first."""
+    return _names(group) if group.startswith(f"{_PROGRAM} ") else (*_names(group), "train")
+
+
+def _names(group: str) -> tuple[str, ...]:
+    """Return what a group's times are kept under: itself, what it makes, its kind; of a program not the kind."""
     made = group.partition("/")[0]
-    return group, made, made.partition(" ")[0]
+    return (group, made) if made.startswith(f"{_PROGRAM} ") else (group, made, made.partition(" ")[0])
 
 
 def peak_of(attempt: Attempt) -> int:
     """Return the peak memory that a profile measured while it trained; of an untuned model while it evaluated.
 
+    Of a program it is that of all of its processes in a run.
+
     On a GPU it is what was allocated, on a CPU the resident size of the worker.
     """
     what = "reserved" if attempt.device == "cpu" else "allocated"
+    if attempt.kind == "train" and attempt.device == "cpu" and "trainer" in attempt.figures:
+        return int(attempt.figures.get("process_peak_bytes") or 0)
     return int(attempt.figures.get(f"train_{what}_bytes") or attempt.figures.get(f"evaluate_{what}_bytes") or 0)
 
 

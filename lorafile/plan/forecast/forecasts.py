@@ -21,6 +21,7 @@ from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.state import Attempt, State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
+UNKNOWN = "unknown (first run of this trainer)"
 WALK_GIVEN_UP = "analytic, because tracing the model was abandoned"
 _ANSWER_BYTES = 200  # of an example's predictions
 _STEPS_IN = ("train", "profile")  # those that take the same steps
@@ -31,9 +32,9 @@ Forecast = dict[str, Any]
 def forecasts(plan: Plan, state: State, gpu: str | None = None) -> dict[str, Forecast]:
     """Return key -> forecast for each node that would run.
 
-    Each has `seconds` with `seconds_low` and `seconds_high`, between which four of five runs fall, `disk_bytes`, and
-    `source`; where a model is loaded also `peak_memory_bytes` (allocated), `reserved_bytes`, `memory_source` and
-    `fits`, and `joules` where a profile measured energy.
+    Each but the first runs of a trainer has `seconds` with `seconds_low` and `seconds_high`, between which four of five
+    runs fall; each has `disk_bytes` and `source`; where a model is loaded also `peak_memory_bytes` (allocated),
+    `reserved_bytes`, `memory_source` and `fits`, and `joules` where a profile measured energy.
     """
     target = target_of(plan, gpu)  # first: an unknown device is an error, whatever there is to do
     if not plan.work:
@@ -75,6 +76,8 @@ class _Forecaster:
         group = group_of(node, shape)
         analytic, factor = seconds(node, shape, self.target), self.corrections.of_time(group)
         left = self._left(node.key)
+        if "trainer" in node.settings and not factor.runs:  # the arithmetic is of the built-in loop
+            return {"source": UNKNOWN, "disk_bytes": _disk(node, shape)}
         forecast = {
             "seconds": analytic * factor.factor * left,
             "seconds_low": analytic * factor.low * left,
@@ -82,7 +85,18 @@ class _Forecaster:
             "source": factor.source,
             "disk_bytes": _disk(node, shape),
         }
+        if "trainer" in node.settings:
+            return forecast | self._program_memory(node, shape, group)
         return forecast | self._memory(node, shape, group) | self._energy(node, shape)
+
+    def _program_memory(self, node: GraphNode, shape: Shape, group: str) -> Forecast:
+        """Return what the processes of a program had at most in earlier runs: measured in runs, and in no profile."""
+        factor = self.corrections.of_memory(group)
+        if self.target.gpu or not factor.runs:
+            return {}
+        peak = int(peak_bytes(node, shape, self.target.gpu) * factor.factor)
+        known = {"peak_memory_bytes": peak, "reserved_bytes": peak, "memory_source": "measured in runs"}
+        return known | {"fits": peak <= self.target.usable}
 
     def _memory(self, node: GraphNode, shape: Shape, group: str) -> Forecast:
         analytic = peak_bytes(node, shape, self.target.gpu)
@@ -123,6 +137,8 @@ class _Forecaster:
         for key, shape in self.shapes.items():
             node = self.plan.graph.nodes[key]
             if shape is None or node.kind not in _STEPS_IN or not node.settings.get("training"):
+                continue
+            if "trainer" in node.settings:
                 continue
             group = group_of(node, shape)
             if shape.model.parameters >= _WALKED_FROM and not self.corrections.of_memory(group).runs:

@@ -1,8 +1,7 @@
-"""The modules next to a metric file that it imports, found by reading: their content belongs to the metric's key.
+"""The modules next to a user's Python file that it imports, found by reading: their content belongs to the file's key.
 
-They are looked for in the metric file's folder and in the spec's, wherever an import stands in the file or in what it
-imports. What cannot be followed by reading is refused. When the metric runs, nothing else of these folders can be
-imported (`runner.py`).
+They are looked for in the file's folder and in the spec's, wherever an import stands in the file or in what it imports.
+What cannot be followed by reading is refused. When the file runs, nothing else of these folders can be imported.
 """
 
 import ast
@@ -19,7 +18,7 @@ _BY_FILE = ("spec_from_file_location", "SourceFileLoader", "run_path", "run_modu
 
 
 def local_modules(tree: ast.Module, file: Path, base: Path) -> dict[str, Path]:
-    """Return the dotted name of each local module that a metric file imports, directly or not, and its file.
+    """Return the dotted name of each local module that a Python file imports, directly or not, and its file.
 
     A package is its `__init__.py`; one that has none is its folder.
 
@@ -104,14 +103,14 @@ def _name(node: ast.expr) -> str:
 def _unfollowed(file: Path, line: int, what: str) -> NodeError:
     return NodeError(
         f"{file}:{line} {what}, so its code could change under the same key. Write `import name` or `from name "
-        "import …` for a module next to the metric file."
+        "import …` for a module next to the file."
     )
 
 
 def _resolve(name: str, file: Path, folders: dict[Path, None]) -> dict[str, Path]:
     """Return the local modules that a dotted name stands for: the packages on the way, and as far as there are files.
 
-    What has the name of a module of Python is that module; the metric file itself is none.
+    What has the name of a module of Python is that module; the file itself is none.
     """
     first, *rest = name.split(".")
     for folder in () if first in sys.stdlib_module_names else folders:
@@ -149,7 +148,7 @@ def _module(folder: Path, name: str) -> Path | None:
             return file
     compiled = next((file for file in folder.glob(f"{name}.*") if file.suffix in _COMPILED), None)
     if compiled is not None:
-        raise NodeError(f"{compiled} is compiled, but only Python files next to a metric file can be imported.")
+        raise NodeError(f"{compiled} is compiled, but only Python files can be imported from next to a file.")
     return folder / name if (folder / name).is_dir() else None
 
 

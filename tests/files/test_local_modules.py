@@ -105,7 +105,10 @@ def test_a_module_that_changes_after_the_plan_is_not_run(tmp_path: Path) -> None
         ("import importlib.util; importlib.util.spec_from_file_location('a', 'b')", "loads a module by spec_from_file"),
         ("import runpy; runpy.run_path('beside.py')", "loads a module by run_path"),
         ("import broken", "broken.py:1 is not Python"),
-        ("import compiled", "compiled.cpython-311.so is compiled, but only Python files next to a metric file"),
+        (
+            "import compiled",
+            "compiled.cpython-311.so is compiled, but only Python files can be imported",
+        ),
         ("import pluggy", "own.py:1 imports pluggy, which is pluggy.py next to it as well as an installed module"),
     ],
 )
