@@ -80,6 +80,7 @@ TRACES = {
     "fewer": ["it took 30 optimizer steps instead of 40."],
     "disorder": ["line 21 of its curve has no step, counted from 1."],
     "other-rate": [r"its learning rate is 0\.\d+ at step \d+; the plan has 0\.\d+\."],
+    "other-base": [r"it reports a loss of [012]\.\d+ at the end; its adapter has \d\.\d+ on the train rows"],
     "stale": [r"it reports a loss of 0\.\d+ at the end; its adapter has \d\.\d+ on the train rows"],
 }
 
@@ -92,27 +93,6 @@ def test_a_program_that_did_not_do_what_it_reports_is_noted(programs: ProgramRun
     for expected in TRACES[lie]:
         assert any(re.search(expected, trace) for trace in traces), traces
     assert all(trace.startswith("trainer.mine: ") for trace in traces)
-
-
-def test_an_adapter_of_another_base_of_equal_shapes_is_noted(programs: ProgramRuns, tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    other = tmp_path / "spec" / "other"  # which the kernel keeps it from
-    base = AutoModelForCausalLM.from_pretrained(programs.engine.model)
-    torch.manual_seed(1)
-    for parameter in base.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    other = tmp_path / "run" / "other"
-    base.save_pretrained(other)
-    request = programs.request(other_base=str(other))
-    place = tmp_path / "with-other"
-    shutil.copytree(programs.engine.model, place)
-    shutil.copytree(other, place / "other")
-    request.paths["model"] = str(place)
-    request.settings["trainer"]["options"]["other_base"] = str(place / "other")
-    result, _ = programs.run(request)
-    assert result.outcome == "done"
-    assert any("at the end; its adapter has" in trace for trace in result.figures["failed_checks"]), result.figures
 
 
 def test_exit_codes_of_the_contract_are_outcomes(programs: ProgramRuns) -> None:
