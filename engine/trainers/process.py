@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lorafile.engine.request import Request, Stopped
 from lorafile.engine.trainers import landlock
 from lorafile.engine.trainers.environment import PROGRAM
@@ -208,6 +210,7 @@ def environment(request: Request, run: RunDirectory, python: Interpreter) -> dic
     """Return the environment variables of a program: a few of ours, those that the spec passes on, and its own home."""
     passed = (*_INHERITED, *request.paths["trainer"]["environment"])
     values = {name: os.environ[name] for name in passed if name in os.environ}
+    values.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many as the worker itself uses
     home = run.root.resolve() / "home"
     values["PATH"] = os.pathsep.join([str(Path(python.path).parent.absolute()), values.get("PATH", os.defpath)])
     values |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "HF_HOME": str(home / "huggingface")}

@@ -1,6 +1,6 @@
 """Runs a program for a worker, stops it, and leaves nothing of it behind: `python sandbox.py JOB.json`.
 
-A process of its own, which imports the standard library alone. It ends the program when it is told to (SIGTERM), or
+A process of its own, which imports the standard library alone. It ends the program on SIGTERM, or
 when the worker dies; it adopts whatever the program leaves running and ends that, too; it keeps the beginning and the
 end of what the program prints; it counts the memory of all of its processes. JOB names `command`, `directory`,
 `environment`, `readable`, `writable`, `log`, `status`, `stop_seconds`, `worker`.

@@ -136,7 +136,7 @@ class _ProgramRun:
     def _read_curve(self, end: bool = False) -> None:
         """Pass on the steps that were taken since.
 
-        :param end: the program has ended, and nobody can stop it any more
+        :param end: the program has ended, and cannot be stopped any more
         :raises Stopped: when the run is asked to stop
         """
         if self.curve.read():

@@ -125,7 +125,7 @@ def _config(graph: Graph, run: Run) -> dict[str, Any]:
         {
             "study": {"name": graph.spec.name},
             c.method: {"shots": c.shots} if c.method == "none" else adapter,
-            "train": sections.get("training", {}),
+            "train": sections.get("training", {}) | ({"trainer": c.train.trainer} if c.train and c.trainer else {}),
             "model": {
                 "dtype": sections["model"]["dtype"],
                 "revision": c.model.revision if revision is None else revision,
