@@ -15,7 +15,7 @@ from lorafile.engine.model.adapters import new_adapter, parameter_counts, save_a
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.loss import likelihoods
 from lorafile.engine.request import Request, examples_at_once
-from lorafile.engine.training.schedule import expected_rate, other_rate
+from lorafile.engine.training.schedule import other_rate
 from lorafile.errors import NodeError
 from lorafile.files.digests import file_digest
 
@@ -196,8 +196,8 @@ def check_curve(rows: list[dict[str, Any]], training: dict[str, Any], steps: int
         traces.append(f"{who}: it took {max(seen)} optimizer steps instead of {steps}.")
     other = other_rate([(row["step"], row["learning_rate"]) for row in rows], training, steps)
     if other is not None:
-        planned = expected_rate(training, other[0], steps)
-        traces.append(f"{who}: its learning rate is {other[1]:.3g} at step {other[0]}; the plan has {planned:.3g}.")
+        step, rate, planned = other
+        traces.append(f"{who}: its learning rate is {rate:.3g} at step {step}; the plan has {planned:.3g}.")
     return traces
 
 

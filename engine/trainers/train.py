@@ -171,7 +171,7 @@ class _ProgramRun:
         try:
             said = _result_of(run.output, ended.code, run.last_line())
             figures = self._figures(ended, said)
-            traces = check_curve(self.curve.rows, self.settings, self.steps, self.who)
+            traces = check_curve(self.curve.rows, self.settings, self._planned_steps(), self.who)
             if said["outcome"] == "diverged" or not is_finite(self.curve.rows):
                 write_lines(self.out / "curve.jsonl.gz", self.curve.rows)
                 why = f"Training diverged: {self.who} reports it."
@@ -187,6 +187,11 @@ class _ProgramRun:
         write_lines(self.out / "curve.jsonl.gz", self.curve.rows)
         figures |= checked.figures | ({"failed_checks": traces} if traces else {})
         return Result("done", "", figures, ["curve.jsonl.gz", *_ADAPTER, PROGRAM])
+
+    def _planned_steps(self) -> int:
+        """Return the steps that the program should take: of another objective, its own data decide how many."""
+        own_data = self.request.settings["trainer"]["objective"] != "sft" and self.settings["max_steps"] <= 0
+        return max((row["step"] for row in self.curve.rows), default=0) if own_data else self.steps
 
     def _checked(self, run: RunDirectory, tokens: Tokens, bases: Bases) -> Checked:
         left = run.output / "adapter"

@@ -24,19 +24,23 @@ def expected_rate(training: dict[str, Any], step: int, total: int) -> float:
     return float(peak if kind == "constant_with_warmup" else peak * max(0.0, 1 - progress))
 
 
-def other_rate(logged: Sequence[tuple[int, float]], training: dict[str, Any], total: int) -> tuple[int, float] | None:
-    """Return the first step at which a logged learning rate is not the schedule's, and that rate; None where all are.
+def other_rate(
+    logged: Sequence[tuple[int, float]], training: dict[str, Any], total: int
+) -> tuple[int, float, float] | None:
+    """Return the first step at which a logged learning rate is not the schedule's, that rate, and the schedule's.
 
-    Versions of Trainer differ in whether they log the rate before a step or after it; either is right.
+    None where all are. Versions of Trainer differ in whether they log the rate before a step or after it; either is
+    right.
 
     :param logged: (step, learning rate)
     """
     tolerance = 1e-6 * training["learning_rate"]
 
-    def first_other(late: int) -> tuple[int, float] | None:
+    def first_other(late: int) -> tuple[int, float, float] | None:
         for step, rate in logged:
-            if not math.isclose(rate, expected_rate(training, step - late, total), rel_tol=1e-4, abs_tol=tolerance):
-                return step, rate
+            planned = expected_rate(training, step - late, total)
+            if not math.isclose(rate, planned, rel_tol=1e-4, abs_tol=tolerance):
+                return step, rate, planned
         return None
 
     early, late = first_other(0), first_other(1)
