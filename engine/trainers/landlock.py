@@ -6,6 +6,7 @@ Source of numbers and structures: `include/uapi/linux/landlock.h`. Needs no priv
 import ctypes
 import os
 import struct
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}  # version -> ever
 
 def version() -> int:
     """Return the version of Landlock in this kernel; 0 where it has none."""
+    if sys.platform != "linux":
+        return 0
     libc = ctypes.CDLL(None, use_errno=True)
     return max(0, int(libc.syscall(_CREATE, None, 0, _VERSION)))
 

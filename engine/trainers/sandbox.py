@@ -159,6 +159,8 @@ class Sandbox:
 
 
 def _prctl(option: int, value: int) -> None:
+    if sys.platform != "linux":  # elsewhere orphans are not adopted, and a dead worker is not noticed
+        return
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
@@ -204,7 +206,8 @@ def _drain(output: int, log: _Log) -> None:
 def _descendants(root: int) -> list[int]:
     """Return the processes below one that still run."""
     parents: dict[int, list[int]] = {}
-    for process in (entry for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+    there = Path("/proc").iterdir() if sys.platform == "linux" else iter(())
+    for process in (entry for entry in there if entry.name.isdigit()):
         try:
             text = (process / "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:

@@ -35,8 +35,14 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
     \b
     Example: lora show rank/r=16/seed=42 --predictions 3
     """
-    from lorafile.cli.views.console import console
-    from lorafile.cli.views.show import configuration_json, history_json, show_configuration, show_history, show_results
+    from lorafile.cli.views.console import console, show_section
+    from lorafile.cli.views.show import (
+        configuration_json,
+        history_json,
+        show_configuration,
+        show_history,
+        show_results,
+    )
     from lorafile.plan.names import names_of
     from lorafile.state import State
     from lorafile.state.names import find_node
@@ -65,9 +71,10 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
             directory, lambda stored: run_summary.node(stored, names_of(stored, study_spec), followed, predictions)
         )
     if as_json:
-        echo(history_json(shown.history, shown.scores, shown.predictions))
+        echo(history_json(shown.history, shown.scores, shown.predictions, shown.log))
     else:
         show_history(shown.history, out)
+        show_section("End of its log", shown.log, out)
         show_results(shown.scores, shown.predictions, out)
 
 

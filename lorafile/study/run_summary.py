@@ -58,12 +58,19 @@ class ShownConfiguration:
 
 @dataclass(frozen=True)
 class ShownNode:
-    """One node, and of a run its scores as `split.metric` and its first predictions."""
+    """One node, and of a run its scores as `split.metric` and its first predictions.
+
+    :ivar log: the last lines of what was printed, where its last attempt failed
+    """
 
     named: Named
     history: History
     scores: dict[str, float]
     predictions: list[dict[str, Any]]
+    log: tuple[str, ...] = ()
+
+
+_LOGS, _LOG_LINES = ("log.txt", "traceback.txt", "worker.log"), 20
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,19 @@ def node(state: State, names: Names, named: Named, count: int) -> ShownNode:
     :raises LoraError: where studies share a run, and scored it differently
     """
     figures = scores(state, names, named) if named.kind in MODEL_KINDS else {}
-    return ShownNode(named, history(state, named), figures, predictions(state, names, named, count) if count else [])
+    made = history(state, named)
+    first = predictions(state, names, named, count) if count else []
+    return ShownNode(named, made, figures, first, _last_log(state, made))
+
+
+def _last_log(state: State, made: History) -> tuple[str, ...]:
+    """Return the end of the log of the last attempt, if it failed: of a program's own, else of the worker's."""
+    last = made.attempts[-1] if made.attempts and not made.attempts[-1].finished else None
+    digest = next((last.outputs[name] for name in _LOGS if name in last.outputs), None) if last else None
+    if digest is None or not state.objects.has(digest):
+        return ()
+    text = state.objects.read(digest).decode(errors="replace")
+    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-_LOG_LINES:]
 
 
 def scores(state: State, names: Names, run: Named) -> dict[str, float]:

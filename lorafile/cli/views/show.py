@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -104,11 +105,14 @@ def sparkline(values: list[float], width: int = _WIDTH) -> str:
     return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else "×" for mean in means)
 
 
-def history_json(shown: History, scores: dict[str, float], predictions: list[dict[str, Any]]) -> str:
+def history_json(
+    shown: History, scores: dict[str, float], predictions: list[dict[str, Any]], log: Sequence[str] = ()
+) -> str:
     """Return a node's history as documented JSON.
 
     :param scores: of its run, as `split.metric`
     :param predictions: the first ones of its run
+    :param log: the end of what was printed, where its last attempt failed
     """
     run = shown.unfinished
     content = {
@@ -125,6 +129,7 @@ def history_json(shown: History, scores: dict[str, float], predictions: list[dic
         "scores": scores,
         "predictions": predictions,
         "curve": shown.curve,
+        "log": list(log),
     }
     return json_text(content)
 
