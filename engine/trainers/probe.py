@@ -18,7 +18,6 @@ from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.adapters import stored_adapter
 from lorafile.engine.model.base import Bases
 from lorafile.engine.request import Report, Request, Result, Stopped
-from lorafile.engine.run import run
 from lorafile.engine.trainers.checks import mean_loss
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import read_lines, write_lines
@@ -29,6 +28,8 @@ _STOP_AT = STEPS // 3
 _CLEARLY = 0.1  # of a loss: what shuffled answers must cost at least
 _DEVIATIONS, _SHARE = 4.0, 0.25  # of the built-in loop's losses over seeds, or of its loss: what may be the loop's own
 _ADAPTER, _EXAMPLES, _TOKENS = "adapter_model.safetensors", "examples.jsonl.gz", "tokens.safetensors"
+
+Run = Callable[[Request, Path, Bases, Report], Result]
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,23 @@ class Finding:
     text: str
 
 
-def probe(request: Request, root: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[Finding]:
+def probe(request: Request, root: Path, run: Run, say: Callable[[str], None] = lambda _: None) -> Iterator[Finding]:
     """Probe a program; yield what each probe found.
 
     :param request: of a run of the program, of which only data, steps and seed are changed
     :param root: an empty directory
+    :param run: the engine's `run`
     :param say: called with what is done next
     :raises NodeError: when an honest run ends in any other way than done
     """
-    yield from _Prober(request, root, say).findings()
+    yield from _Prober(request, root, run, say).findings()
 
 
 class _Prober:
-    def __init__(self, request: Request, root: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, request: Request, root: Path, run: Run, say: Callable[[str], None]) -> None:
         training = request.settings["training"] | {"max_steps": STEPS, "gradient_accumulation_steps": 1}
         training["per_device_train_batch_size"] = min(BATCH, training["per_device_train_batch_size"])
-        self.root, self.say, self.bases, self.count = root, say, Bases(), 0
+        self.root, self.run, self.say, self.bases, self.count = root, run, say, Bases(), 0
         self.tokens, self.inputs = _first_rows(request, root / "rows")
         self.request = replace(
             request, settings=request.settings | {"training": training}, inputs={"train": self.inputs}
@@ -141,7 +143,7 @@ class _Prober:
     def _run(self, request: Request, report: Report = lambda _: None) -> tuple[Result, dict[str, str]]:
         self.count += 1
         out = self.root / f"out{self.count}"
-        result = run(request, out, self.bases, report)
+        result = self.run(request, out, self.bases, report)
         shutil.rmtree(out / "run", ignore_errors=True)
         return result, {name: str(out / name) for name in result.files if name != "program.json"}
 

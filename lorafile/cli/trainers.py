@@ -32,6 +32,7 @@ def check(name: str, spec: Path, state: Path | None, as_json: bool) -> int:
     \b
     Example: lora trainer check trl-sft --spec study.toml
     """
+    from lorafile.cli.views.console import json_text
     from lorafile.files.tasks import task
     from lorafile.state import State
     from lorafile.study.study import Study
@@ -46,5 +47,5 @@ def check(name: str, spec: Path, state: Path | None, as_json: bool) -> int:
             if not as_json:
                 say(f"{'✓' if finding.holds else '✗'} {finding.text}")
     if as_json:
-        echo([asdict(finding) for finding in findings])
+        echo(json_text([asdict(finding) for finding in findings]))
     return 0 if all(finding.holds for finding in findings) else 1

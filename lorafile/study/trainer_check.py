@@ -49,7 +49,7 @@ def check_trainer(
         paths = requests.paths(node, configuration) | {"trainer": requests.trainer_paths(node)}
         request = Request(node.key, "train", node.address, node.settings, paths, {"train": files})
         findings = []
-        for finding in probe(request, root, say):
+        for finding in probe(request, root, run, say):
             findings.append(finding)
             yield finding
     kept = {"trainer": name, "checked": utc_now(), "findings": [asdict(finding) for finding in findings]}
