@@ -168,7 +168,7 @@ def _terminate(_number: int, _frame: object) -> None:
 _SECTIONS = {
     "Study": ("init", "validate", "lock", "plan", "apply", "diff", "graph"),
     "Results": ("report", "show", "chat", "export"),
-    "Models and data": ("data", "fetch", "evaluate", "import"),
+    "Models and data": ("data", "fetch", "evaluate", "import", "trainer"),
     "State and clusters": ("state", "clusters"),
     "Set-up": ("schema", "completion"),
 }
@@ -183,6 +183,7 @@ _PAGES = {
     "data": "docs/data.md",
     "state": "docs/state.md",
     "clusters": "docs/clusters.md",
+    "trainer": "docs/trainers.md",
 }
 
 

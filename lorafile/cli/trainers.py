@@ -11,7 +11,7 @@ from lorafile.cli.terminal import echo, say
 
 @group("trainer")
 def trainer_group() -> None:
-    """Check the programs that a study trains with.
+    """Check programs that train.
 
     \b
     Example: lora trainer check trl-sft
@@ -24,7 +24,7 @@ def trainer_group() -> None:
 @state_option
 @json_option
 def check(name: str, spec: Path, state: Path | None, as_json: bool) -> int:
-    """Check that a trainer uses its seed, rate and data, and resumes.
+    """Check that a trainer uses seed, rate and data, and resumes.
 
     Runs the program several times on 64 train rows and compares it with the built-in loop. The result is stored next
     to the state, and plans show it.

@@ -75,7 +75,7 @@ def test_a_second_plan_is_empty_and_a_first_one_says_what_it_runs(folder: Path) 
 
 
 def test_two_trainers_get_a_verdict_and_every_page_names_them(folder: Path) -> None:
-    study = Study.load(folder / "study.toml")
+    study = Study.load(folder / "study.toml", folder / ".lora")
     (verdict,) = study.verdicts().to_dict("records")
     assert {verdict["configuration"], verdict["compared_with"]} == {"trainers/trainer=mine", "trainers/trainer=builtin"}
     assert verdict["verdict"] in ("equivalent", "non-inferior", "inconclusive")
@@ -88,7 +88,7 @@ def test_two_trainers_get_a_verdict_and_every_page_names_them(folder: Path) -> N
 
 
 def test_what_is_done_with_adapters_is_done_with_a_programs(folder: Path) -> None:
-    results = Study.load(folder / "study.toml").gather()
+    results = Study.load(folder / "study.toml", folder / ".lora").gather()
     for table in (results.inspections, results.truncations, results.merges):
         assert set(table["configuration"]) == {"trainers/trainer=builtin", "trainers/trainer=mine"}
     assert set(results.runs["outcome"]) == {"done"}
