@@ -47,5 +47,5 @@ def check(name: str, spec: Path, state: Path | None, as_json: bool) -> int:
             if not as_json:
                 say(f"{'✓' if finding.holds else '✗'} {finding.text}")
     if as_json:
-        echo(json_text([asdict(finding) for finding in findings]))
+        echo(json_text({"trainer": name, "findings": [asdict(finding) for finding in findings]}))
     return 0 if all(finding.holds for finding in findings) else 1
