@@ -1,7 +1,7 @@
 """The environment of a program: what its lock pins, and what is installed. Imports no torch."""
 
 import sys
-from importlib.metadata import distributions
+from collections.abc import Iterable
 from pathlib import Path
 
 PROGRAM = "program.json"  # of a result: name -> text of each of the program's files, base64 of what is no text
@@ -56,8 +56,7 @@ def installed_in(python: Path) -> tuple[dict[str, str], str] | None:
         if settings.get("include-system-site-packages") == "true":
             return None
         version = settings.get("version", settings.get("version_info", version))
-    names = {d.metadata["Name"]: d.version for d in distributions(path=[str(places[0])]) if d.metadata["Name"]}
-    return {name.lower().replace("_", "-"): each for name, each in names.items()}, version
+    return _versions(places), version
 
 
 def _adds_directories(place: Path) -> bool:
@@ -71,6 +70,15 @@ def _adds_directories(place: Path) -> bool:
 
 def own() -> tuple[dict[str, str], str]:
     """Return what is installed where lora itself runs, and the version of its Python."""
-    names = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
     version = ".".join(map(str, sys.version_info[:3]))
-    return {name.lower().replace("_", "-"): each for name, each in names.items()}, version
+    return _versions(map(Path, reversed(sys.path))), version  # what comes first is what is imported
+
+
+def _versions(places: Iterable[Path]) -> dict[str, str]:
+    """Return project -> version by the names of the directories in which installers describe what they installed."""
+    found = {}
+    for place in places:
+        for entry in place.glob("*.dist-info"):
+            name, _, version = entry.name.removesuffix(".dist-info").rpartition("-")
+            found[name.lower().replace("_", "-")] = version
+    return found

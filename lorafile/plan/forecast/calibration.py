@@ -59,10 +59,19 @@ def group_of(node: GraphNode, shape: Shape) -> str:
     """Return what runs share that are off by a like factor: kind, what they make, method, model, quantization."""
     made = f"{node.kind} {node.settings.get('task', {}).get('output', '')}".strip()
     if "trainer" in node.settings:  # what one program takes says nothing of another, nor of the built-in loop
-        section = {name: node.settings["trainer"][name] for name in ("command", "files", "requirements")}
-        made = f"{_PROGRAM} {json_digest(section, sort_keys=True)[:16]}"
+        made = f"{_PROGRAM} {_program_digest(node.settings['trainer'])}"
     weights = str(node.settings.get("model", {}).get("weights", ""))[:12]
     return "/".join([made, shape.method, weights, "quantized" if node.settings.get("quantization") else "plain"])
+
+
+_digests: dict[int, tuple[Any, str]] = {}  # id of a section -> it, and its digest: thousands of nodes share one
+
+
+def _program_digest(section: dict[str, Any]) -> str:
+    if id(section) not in _digests:
+        content = {name: section[name] for name in ("command", "files", "requirements")}
+        _digests[id(section)] = (section, json_digest(content, sort_keys=True)[:16])
+    return _digests[id(section)][1]
 
 
 def computed(graph: Graph, node: GraphNode, results: dict[str, Attempt], target: Device) -> dict[str, Any]:
