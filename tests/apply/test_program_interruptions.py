@@ -112,6 +112,7 @@ def end(running: "subprocess.Popen[str]", how: str) -> None:
 HOW = ("SIGTERM", "SIGKILL", "SIGKILL of the worker", "SIGTERM, twice")
 
 
+@pytest.mark.timeout(1800)
 def test_a_program_that_is_stopped_at_any_moment_goes_on(
     program_spec: Path, full: bool, counts: Callable[..., None]
 ) -> None:
