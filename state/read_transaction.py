@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lorafile.errors import StateError
-from lorafile.state.index_file import BACKUP, ChecksumThread, check_log, connect_read_only, has_log
+from lorafile.state.index_file import BACKUP, ChecksumThread, check_checksum, check_log, connect_read_only, has_log
 from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS, statements
 
 _TRIES = 20
@@ -144,6 +144,8 @@ def _connect(database: Path, immutable: bool) -> sqlite3.Connection | None:
         connection.execute("BEGIN")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
+            if not has_log(database):
+                check_checksum(database)  # a damaged header may say anything
             raise StateError(
                 f"The state {database.parent} was written by a newer lorafile (schema {version}; this one reads up to "
                 f"{SCHEMA_VERSION}). Nothing was changed. Update with: pip install --upgrade lorafile"

@@ -102,9 +102,11 @@ def _check_index(state: State, result: Verification) -> IndexRows | None:
         answers = [row[0] for row in state.rows("PRAGMA integrity_check(10)")]
         rows = read_rows(state)
     except StateError as error:
-        if not isinstance(error.__cause__, sqlite3.DatabaseError) or any(s in str(error.__cause__) for s in _UNREAD):
+        if any(s in str(error.__cause__) for s in _UNREAD):
             raise  # what cannot be read now is no damage yet, and no reason to make a new index
-        result.index.append(Problem("index", f"state.db cannot be read: {error.__cause__}"))
+        if not isinstance(error.__cause__, sqlite3.DatabaseError) and not result.index:
+            raise  # of a damaged index, the version of its schema is not to be believed either
+        result.index.append(Problem("index", f"state.db cannot be read: {error.__cause__ or error}"))
         return None
     if unread := [answer for answer in answers if "error code=" in answer]:
         raise disk_failure(state.directory, f"{database}: {unread[0]}")

@@ -71,6 +71,19 @@ def test_a_flipped_bit_in_a_row_is_named_and_mended_from_the_copy(spec: Path, te
     assert len(list(spec.parent.glob(".lora/state.db.damaged-*"))) == 1, "the old index is kept"
 
 
+@pytest.mark.parametrize("at", [60, 61, 62, 63])
+def test_a_damaged_version_of_the_schema_is_damage_and_no_newer_lorafile(spec: Path, at: int) -> None:
+    before = rows(spec, "SELECT * FROM attempts")
+    file = index(spec)
+    content = bytearray(file.read_bytes())
+    content[at] ^= 16  # of SQLite's user_version, bytes 60 to 63
+    file.write_bytes(content)
+    with pytest.raises(StateError, match="has changed since it was last closed"):
+        Study.load(spec, spec.parent / ".lora").plan()
+    assert lora(spec, "verify", "--repair").exit_code == 0
+    assert rows(spec, "SELECT * FROM attempts") == before
+
+
 @pytest.mark.parametrize("left", [None, 0, 100, 5000, 60_000])
 def test_an_index_that_is_cut_short_is_told_and_read_from_its_copy(spec: Path, left: int | None) -> None:
     index(spec).unlink() if left is None else os.truncate(index(spec), left)
