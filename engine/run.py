@@ -117,7 +117,8 @@ def _failure(request: Request, out: Path, error: Exception) -> Result:
         why = f"No space left on the disk that holds {out}. Free some space and run the same command again."
         return Result("failed", why)
     if number := _disk_error(error):
-        why = f"The disk that holds {out} is failing: {os.strerror(number)}. Check it and run the same command again."
+        place = getattr(error, "filename", None) or out  # what could not be read, or else what was being written
+        why = f"The disk that holds {place} is failing: {os.strerror(number)}. Check it and run the same command again."
         return Result("failed", why)
     with contextlib.suppress(OSError):
         (out / "traceback.txt").write_text(hide_tokens("".join(traceback.format_exception(error))), encoding="utf-8")
