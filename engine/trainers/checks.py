@@ -167,7 +167,7 @@ def _loss_traces(request: Request, before: _Losses, after: _Losses, curve: list[
     size = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
     traces = []
     first, spread = curve[0]["loss"], before.spread(size)
-    if abs(first - before.mean) > max(_DEVIATIONS * spread, _FIRST_SHARE * before.mean):
+    if curve[0]["step"] == 1 and abs(first - before.mean) > max(_DEVIATIONS * spread, _FIRST_SHARE * before.mean):
         traces.append(
             f"{who}: its first loss is {first:.3f}; the untrained model's on its batches is {before.mean:.3f} ± "
             f"{spread:.3f}. Does it train on other rows, through another template, or on other tokens?"

@@ -31,6 +31,21 @@ def wrong_pins(pins: dict[str, str], versions: dict[str, str], python: str) -> l
     return wrong
 
 
+def wrong_environment(pins: dict[str, str], lock: str, path: str, versions: dict[str, str], python: str) -> str:
+    """Return why an environment is not the pinned one, and what to do; nothing where it is.
+
+    :param lock: the file of the pins
+    :param path: the environment's interpreter
+    """
+    wrong = wrong_pins(pins, versions, python)
+    if not wrong:
+        return ""
+    return (
+        f"its environment is not the one that {lock} pins: {'; '.join(wrong[:5])}. Install {lock} into the environment "
+        f"of {path}, or change the lock."
+    )
+
+
 def in_result(versions: dict[str, str], python: str) -> dict[str, str | None]:
     """Return what a result carries of the environment of a program, in the place of the worker's."""
     known = {name: versions.get(name) for name in _IN_RESULTS[:4]}

@@ -80,14 +80,15 @@ class _Prober:
         yield Finding("other seed", other > noise, what if other > noise else "another seed: no other values")
         self.say("a stop, and on from there")
         yield self._resumed(first, noise)
+        if not self.sft:  # what else it trains on decides its loss
+            return
         self.say("shuffled answers")
         loss = self._loss(first)
         shuffled = self._loss(self._done(1, _shuffled(self.tokens, self.inputs, self.root / "shuffled")))
         text = f"trained on shuffled answers: a loss of {shuffled:.3f} on the true ones, instead of {loss:.3f}"
         yield Finding("data", shuffled > loss * (1 + _CLEARLY), text)
-        if self.sft:
-            self.say("the built-in loop, three times")
-            yield self._next_to_builtin(loss)
+        self.say("the built-in loop, three times")
+        yield self._next_to_builtin(loss)
 
     def _resumed(self, whole: dict[str, str], noise: float) -> Finding:
         request = self._fresh(1)

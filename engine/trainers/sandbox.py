@@ -198,7 +198,7 @@ def _take(output: int, log: _Log) -> bool:
 
 
 def _drain(output: int, log: _Log) -> None:
-    """Take what is left in the pipe; whoever wrote it is gone."""
+    """Take what is left in the pipe after all that wrote to it are gone."""
     while select.select([output], [], [], 0)[0] and _take(output, log):
         continue
 

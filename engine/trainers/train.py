@@ -16,7 +16,7 @@ from lorafile.engine.nodes.train import total_steps
 from lorafile.engine.request import Report, Request, Result, Stopped
 from lorafile.engine.trainers.checks import Checked, ModelFiles, check_adapter, check_curve
 from lorafile.engine.trainers.curve import ProgramCurve, is_finite
-from lorafile.engine.trainers.environment import PROGRAM, in_result, wrong_pins
+from lorafile.engine.trainers.environment import PROGRAM, in_result, wrong_environment
 from lorafile.engine.trainers.held_out import held_out_texts, texts_of
 from lorafile.engine.trainers.process import (
     Ended,
@@ -36,6 +36,7 @@ from lorafile.specs.tables.train import ACCUMULATION
 _INTERRUPTED, _OUT_OF_MEMORY = 75, 76  # exit codes of the contract
 _KILLED = -9
 _MOST_BYTES = 1 << 20  # of result.json
+_RESULT = "result.json"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -79,7 +80,7 @@ class _ProgramRun:
                 ended = process.wait(self._read_curve)
             except Stopped:
                 ended = process.ended()
-                if ended.code != 0:  # else it came to its end in the meantime
+                if ended.code != 0 or not _is_plain(run.output / _RESULT):  # else it came to its end in the meantime
                     self._keep(time.monotonic() - began)
                     raise
         self._read_curve(end=True)
@@ -91,13 +92,9 @@ class _ProgramRun:
         return Result(result.outcome, result.message, result.figures, result.files, environment)
 
     def _check_environment(self, versions: dict[str, str], python: str) -> None:
-        pins = self.request.settings["trainer"]["requirements"]
-        if wrong := wrong_pins(pins, versions, python):
-            lock, path = self.program["requirements"], self.program["python"]
-            raise NodeError(
-                f"its environment is not the one that {lock} pins: {'; '.join(wrong[:5])}. Install {lock} into the "
-                f"environment of {path}, or change the lock."
-            )
+        pins, lock = self.request.settings["trainer"]["requirements"], str(self.program["requirements"])
+        if wrong := wrong_environment(pins, lock, self.program["python"], versions, python):
+            raise NodeError(wrong)
 
     def _check_data(self, run: RunDirectory) -> None:
         """Refuse data of which a text is also held out.
@@ -109,9 +106,10 @@ class _ProgramRun:
             file = run.root / "data" / f"{name}{Path(written).suffix}"
             with file.open(encoding="utf-8", errors="replace") as stream:
                 for number, line in enumerate(stream, 1):
-                    split = next((held[text] for text in texts_of(_parsed(line)) if text in held), None)
+                    where = f"{self.who}.data.{name}: line {number}"
+                    split = next((held[text] for text in texts_of(_parsed(line, where)) if text in held), None)
                     if split is not None:
-                        raise NodeError(f"{self.who}.data.{name}: line {number} is also a row of the {split} split.")
+                        raise NodeError(f"{where} is also a row of the {split} split.")
 
     def _begin(self, run: RunDirectory) -> None:
         """Begin, or go on where an earlier attempt was interrupted."""
@@ -169,7 +167,7 @@ class _ProgramRun:
             why = "was killed by SIGKILL; the system may have run out of memory"
             return Result("failed", f"{self.who} {why}: {run.last_line()}", {}, self._log(run))
         try:
-            said = _result_of(run.output, ended.code, run.last_line())
+            said = _result_of(run.output, ended.code, run.last_line(), self.who)
             figures = self._figures(ended, said)
             traces = check_curve(self.curve.rows, self.settings, self._planned_steps(), self.who)
             if said["outcome"] == "diverged" or not is_finite(self.curve.rows):
@@ -179,7 +177,7 @@ class _ProgramRun:
             checked = self._checked(run, tokens, bases)
         except NodeError as error:
             text = str(error)
-            message = text if text.startswith(self.who) else f"{self.who}{text}"
+            message = text if text.startswith(self.who) else f"{self.who}: {text}"
             return Result("failed", message, {}, self._log(run))
         if self.curve.wrong:
             traces.append(f"{self.who}: {self.curve.wrong}.")
@@ -247,24 +245,24 @@ def _write_rows(tokens: Tokens, request: Request, file: Path) -> None:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _parsed(line: str) -> Any:
+def _parsed(line: str, where: str) -> Any:
     try:
-        return json.loads(line)
-    except ValueError:
-        return line
+        return json.loads(line) if line.strip() else {}
+    except ValueError as error:
+        raise NodeError(f"{where} is not JSON, so it cannot be compared with the held-out rows: {error}.") from error
 
 
-def _result_of(output: Path, code: int, last_line: str) -> dict[str, Any]:
+def _result_of(output: Path, code: int, last_line: str, who: str) -> dict[str, Any]:
     """Return what a program says of its run.
 
     :raises NodeError: when it failed, or says nothing that can be understood
     """
     if code != 0:
         how = f"ended with exit code {code}" if code > 0 else f"was killed by signal {-code}"
-        raise NodeError(f" {how}: {last_line}")
-    file = output / "result.json"
+        raise NodeError(f"{who} {how}: {last_line}")
+    file = output / _RESULT
     if not _is_plain(file):
-        raise NodeError(f" ended with exit code 0 but left no result.json: {last_line}")
+        raise NodeError(f"{who} ended with exit code 0 but left no result.json: {last_line}")
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
@@ -275,7 +273,7 @@ def _result_of(output: Path, code: int, last_line: str) -> dict[str, Any]:
         if not isinstance(figures, dict) or not all(map(_is_figure, figures.values())):
             raise ValueError("its figures are not numbers under names")
     except (OSError, ValueError) as error:
-        raise NodeError(f" left a result.json that cannot be used: {error}") from error
+        raise NodeError(f"{who} left a result.json that cannot be used: {error}") from error
     return {"outcome": said["outcome"], "figures": figures}
 
 

@@ -129,7 +129,7 @@ def _program(spec: Spec, name: str, table: TrainerTable) -> TrainerProgram:
         files |= {path.relative_to(base).as_posix(): path for path in found}
     for at, file in enumerate(table.files):
         files[file] = _existing(spec, (*place, "files", at), file)
-    data = {key: _existing(spec, (*place, "data", key), file) for key, file in table.data.items()}
+    data = {key: _jsonl(spec, (*place, "data", key), file) for key, file in table.data.items()}
     return TrainerProgram(
         name=name,
         table=table,
@@ -166,6 +166,12 @@ def _existing(spec: Spec, place: tuple[str | int, ...], name: str) -> Path:
         beside = [file.name for file in path.parent.iterdir() if file.is_file()] if path.parent.is_dir() else []
         raise spec.error(place, f"there is no file {name} next to the spec{suggestion(path.name, beside)}")
     return path
+
+
+def _jsonl(spec: Spec, place: tuple[str | int, ...], name: str) -> Path:
+    if not name.endswith(".jsonl"):
+        raise spec.error(place, f"{name} should be a .jsonl file, whose rows can be compared with the held-out ones")
+    return _existing(spec, place, name)
 
 
 def _pins(spec: Spec, name: str, file: str | None) -> dict[str, str]:

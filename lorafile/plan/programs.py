@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lorafile.engine.trainers.environment import installed_in, own, wrong_pins
+from lorafile.engine.trainers.environment import installed_in, own, wrong_environment
 from lorafile.environment import installed
 from lorafile.errors import LoraError
 from lorafile.files.digests import json_digest
@@ -93,18 +93,13 @@ def _installed(program: TrainerProgram, base: Path) -> tuple[dict[str, str], str
 
 def _wrong_environment(program: TrainerProgram, base: Path) -> str:
     """Return why a program's environment is not the one that it needs, or nothing."""
-    named, lock = program.python(base), program.table.requirements
+    named, lock = program.python(base), str(program.table.requirements)
     if shutil.which(named) is None:
         remedy = f"Create it, or set {program.python_variable}"
         return f"trainer.{program.name}: there is no interpreter {named}. {remedy}."
     found = _installed(program, base)
-    wrong = wrong_pins(program.pins, *found) if found else []
-    if not wrong:
-        return ""
-    return (
-        f"trainer.{program.name}: its environment is not the one that {lock} pins: {'; '.join(wrong[:5])}. Install "
-        f"{lock} into the environment of {named}, or change the lock."
-    )
+    wrong = wrong_environment(program.pins, lock, named, *found) if found else ""
+    return f"trainer.{program.name}: {wrong}" if wrong else ""
 
 
 def _other_libraries(program: TrainerProgram, base: Path) -> list[str]:

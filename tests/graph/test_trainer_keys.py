@@ -171,6 +171,9 @@ MISTAKES = {
     ("study.toml", "beta = 0.1", "day = 2026-12-01"): (
         "14:13: trainer.mine.options.day: is a date or time, which JSON does not have; write it as text"
     ),
+    ("study.toml", '"pairs.jsonl"', '"pairs.csv"'): (
+        "trainer.mine.data.pairs: pairs.csv should be a .jsonl file, whose rows can be compared with the held-out ones"
+    ),
     ("pins.lock", "==1.16.0", ">=1"): (
         "13:1: trainer.mine.requirements: pins.lock, line 1: 'trl>=1' does not pin one version; write name==version"
     ),

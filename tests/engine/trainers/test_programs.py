@@ -207,6 +207,19 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(programs: ProgramRuns) 
     assert (out / "adapter_model.safetensors").read_bytes() == (other / "adapter_model.safetensors").read_bytes()
 
 
+def test_a_program_that_ends_with_0_and_nothing_when_it_is_stopped_was_interrupted(programs: ProgramRuns) -> None:
+    result, _ = programs.run(programs.request("leaves"), _StopAt(1))
+    assert result.outcome == "interrupted"
+
+
+def test_own_data_that_cannot_be_compared_are_refused(programs: ProgramRuns, tmp_path: Path) -> None:
+    programs.data = {"pairs": tmp_path / "pairs.jsonl"}
+    programs.data["pairs"].write_text('{"prompt": "a"}\nprompt,chosen\n', encoding="utf-8")
+    result = programs.outcome(objective="preference")
+    assert result.outcome == "failed"
+    assert result.message.startswith("trainer.mine.data.pairs: line 2 is not JSON, so it cannot be compared with")
+
+
 def test_a_program_that_ignores_the_signal_is_killed_in_time(programs: ProgramRuns) -> None:
     result, out = programs.run(programs.request("hang"), _StopAt(1))
     assert result.outcome == "interrupted"
