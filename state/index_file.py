@@ -32,6 +32,16 @@ _DEFAULT_PAGE_SIZE, _SMALLEST_PAGE, _LARGEST_PAGE = 4096, 512, 65536
 class _Connection(sqlite3.Connection):
     """A connection to an index; the files that were read meanwhile are closed after it (see `_reading`)."""
 
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        """Execute one statement.
+
+        :raises sqlite3.DatabaseError: also where SQLite's own message quotes damaged text, which Python cannot decode
+        """
+        try:
+            return super().execute(*arguments)
+        except UnicodeDecodeError as error:
+            raise sqlite3.DatabaseError("malformed database schema") from error
+
     def close(self) -> None:
         super().close()
         with _guard:

@@ -66,7 +66,14 @@ class _Termination:
 
 
 def _redirect_output(log: Path) -> None:
-    """Send what libraries print to a file: the terminal belongs to the applying process."""
-    with log.open("ab") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
+    """Send what libraries print to a file: the terminal belongs to the applying process.
+
+    Where the file cannot be opened, it goes nowhere: what fails for the same reason later says so better.
+    """
+    try:
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError:
+        handle = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)

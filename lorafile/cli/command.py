@@ -298,6 +298,8 @@ def _damage(state: Path | None) -> str:
     directory = state_directory(state)
     try:
         damages = describe_damage(read_rows(State.read(directory)))
+    except StateError as error:
+        return str(error)
     except Exception as error:
         damages = [str(error)]
     return f"The state {directory} is damaged: {damages[0]}. `lora state verify` lists all damage." if damages else ""

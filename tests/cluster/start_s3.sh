@@ -5,7 +5,8 @@
 set -euo pipefail
 directory=$1 port=$2
 if [ "$(id -u)" != 0 ]; then echo "Ceph's daemons are started as root only" >&2; exit 3; fi
-if ! command -v radosgw ceph-mon ceph-osd curl > /dev/null; then
+for program in radosgw ceph monmaptool ceph-mon ceph-osd curl; do command -v "$program" > /dev/null || missing=true; done
+if [ -n "${missing:-}" ]; then
   if ! command -v apt-get > /dev/null; then echo "radosgw is not installed, and there is no apt-get" >&2; exit 3; fi
   (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     ceph-mon ceph-osd ceph-common radosgw curl) > /dev/null 2>&1 || { echo "radosgw cannot be installed" >&2; exit 3; }

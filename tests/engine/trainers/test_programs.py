@@ -33,7 +33,7 @@ def test_an_honest_program_is_done_with_its_curve_and_the_environment_of_its_own
     assert [row["step"] for row in curve(out)] == list(range(1, STEPS + 1))
     assert result.figures["train_loss_after"] < result.figures["train_loss_before"] / 2
     assert result.environment["torch"] == torch.__version__
-    assert set(result.files) == {"adapter_config.json", "adapter_model.safetensors", "curve.jsonl.gz"}
+    assert set(result.files) == {"adapter_config.json", "adapter_model.safetensors", "curve.jsonl.gz", "program.json"}
 
 
 def test_an_adapter_is_stored_with_the_very_values_that_the_program_left(programs: ProgramRuns) -> None:

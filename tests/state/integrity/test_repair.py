@@ -84,6 +84,20 @@ def test_a_damaged_version_of_the_schema_is_damage_and_no_newer_lorafile(spec: P
     assert rows(spec, "SELECT * FROM attempts") == before
 
 
+@pytest.mark.parametrize("text", [b"removals\x0cCREATE", b"TABLE removals", b"CREATE VIEW", b"json_valid(s.figures)"])
+def test_text_of_the_schema_that_is_no_text_is_damage(spec: Path, text: bytes) -> None:
+    before = rows(spec, "SELECT * FROM attempts")
+    file = index(spec)
+    content = bytearray(file.read_bytes())
+    content[content.index(text)] ^= 128  # SQLite quotes it in its message
+    file.write_bytes(content)
+    for command in (("plan", str(spec)), ("state", "list")):
+        shown = CliRunner().invoke(main, [*command, "--state", str(spec.parent / ".lora")])
+        assert (shown.exit_code, "state verify --repair" in shown.output) == (4, True), shown.output
+    assert lora(spec, "verify", "--repair").exit_code == 0
+    assert rows(spec, "SELECT * FROM attempts") == before
+
+
 @pytest.mark.parametrize("left", [None, 0, 100, 5000, 60_000])
 def test_an_index_that_is_cut_short_is_told_and_read_from_its_copy(spec: Path, left: int | None) -> None:
     index(spec).unlink() if left is None else os.truncate(index(spec), left)

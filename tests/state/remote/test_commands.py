@@ -131,7 +131,7 @@ def test_what_cannot_be_sent_in_the_end_is_kept_and_said(
 
     with monkeypatch.context() as patch:
         watch = Watch("train", lambda: patch.setattr(Bucket, "create", away))
-        with pytest.raises(session.StateError, match=r"is kept in .*lora state push --state file://"):
+        with pytest.raises(session.StateError, match=r"are kept in .*lora state push --state file://"):
             study.apply(watchers=[watch])
     free(Bucket.open(url), LockStatus.of(Bucket.open(url)))
     done = lora("state", "push", "--state", url, cwd=spec_file.parent)
