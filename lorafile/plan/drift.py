@@ -20,6 +20,7 @@ _OTHERS = {  # digests and keys, by setting or section, in the words of a reader
     "input.train": "training data",
     "input.data": "data",
     "data.digest": "data",
+    "metric_file": "metric file",
     "model.tokenizer": "tokenizer",
     "tokenizer": "tokenizer",
     "model": "model",
@@ -69,6 +70,8 @@ def describe_differences(before: dict[str, Any], after: dict[str, Any]) -> list[
     """
     differing = [name for name in {**after, **before} if before.get(name) != after.get(name)]
     parts: dict[str, None] = {}
+    if ("metric_file" in before) != ("metric_file" in after):
+        return ["scored by a new metric file" if "metric_file" in after else "scored by other metrics"]
     if "adapter.method" in differing:  # its other settings follow
         parts[_change("method", before.get("adapter.method"), after.get("adapter.method"))] = None
         differing = [name for name in differing if not name.startswith("adapter.")]
@@ -79,7 +82,9 @@ def describe_differences(before: dict[str, Any], after: dict[str, Any]) -> list[
         section, _, setting = name.partition(".")
         if section == "trainer":
             continue
-        if section == "quantization":
+        if section == "metrics":
+            parts[_metric_change(setting, before.get(name), after.get(name))] = None
+        elif section == "quantization":
             parts[_change("quantization", _quantization(before), _quantization(after))] = None
         elif any(isinstance(values.get(name), str) and len(values[name]) == _DIGEST for values in (before, after)):
             parts[f"other {_OTHERS.get(name) or _OTHERS.get(section, name)}"] = None
@@ -124,6 +129,13 @@ def _same_scale(before: dict[str, Any], after: dict[str, Any]) -> bool:
 def _quantization(settings: dict[str, Any]) -> str:
     section = {name.partition(".")[2]: value for name, value in settings.items() if name.startswith("quantization.")}
     return quantization_name(section or None)
+
+
+def _metric_change(name: str, before: Any, after: Any) -> str:
+    """Return how a metric differs, whose value is the protocol version of its code."""
+    if before is None or after is None:
+        return f"metric {name} {'added' if before is None else 'removed'}"
+    return f"metric {name} is computed differently"
 
 
 def _change(label: str, before: Any, after: Any) -> str:

@@ -61,3 +61,18 @@ def test_the_nearest_run_is_named_with_what_differs() -> None:
     )
     assert known.reason({**DONE, "seed": 2}) == "new seed"
     assert Nearest([], [], {}).reason(DONE) == "new"
+
+
+def test_metrics_are_named_and_not_their_versions() -> None:
+    before = {"input.predictions": "a" * 64, "metrics.exact_match": 1}
+    assert describe_differences(before, {**before, "metrics.log_loss": 1}) == ["metric log_loss added"]
+    assert describe_differences(before, {"input.predictions": "a" * 64, "metrics.log_loss": 1}) == [
+        "metric log_loss added",
+        "metric exact_match removed",
+    ]
+    assert describe_differences(before, {**before, "metrics.exact_match": 2}) == [
+        "metric exact_match is computed differently"
+    ]
+    own = {"input.predictions": "a" * 64, "metric_file": "b" * 64}
+    assert describe_differences(before, own) == ["scored by a new metric file"]
+    assert describe_differences(own, {**own, "metric_file": "c" * 64}) == ["other metric file"]
