@@ -7,6 +7,7 @@ from lorafile.graph.target_modules import adapted_modules, of_pattern
 from lorafile.lock.lockfile import ModelLock
 
 Adapter = dict[str, Any]
+_FIXED_A = "fixed_A"  # no setting of PEFT
 
 
 def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
@@ -32,9 +33,15 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
 
 def trained_parameters(sections: dict[str, Any], model: ModelLock) -> int:
     """Return all that a configuration trains by its sections: a method's parameters, and those of a new head."""
-    adapter, head = sections["adapter"], sections["model"]
+    adapter, head = trained_adapter(sections), sections["model"]
     outputs = head.get("num_labels") or len(head.get("labels", ()))
     return adapter_parameters(adapter, model) + (head_parameters(model, outputs) if adapter["method"] != "none" else 0)
+
+
+def trained_adapter(sections: dict[str, Any]) -> Adapter:
+    """Return the section of an adapter, with what its optimizer leaves as it is: LoRA-FA does not train A."""
+    fixed = (sections.get("training") or {}).get("optim") == "lorafa"
+    return sections["adapter"] | ({_FIXED_A: True} if fixed else {})
 
 
 def head_parameters(model: ModelLock, outputs: int) -> int:
@@ -59,6 +66,8 @@ def _module(adapter: Adapter, module: str, out: int, into: int) -> int:
         return _lokr(adapter, rank, out, into)
     if adapter.get("init_lora_weights") == "mica":
         return rank * into
+    if adapter.get(_FIXED_A):
+        return rank * out
     extra = (out if adapter.get("use_dora") else 0) + (out if adapter.get("lora_bias") else 0)
     return rank * (out + into) + extra
 
