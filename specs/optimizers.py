@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from math import prod
 from typing import Any, Literal
 
-DEFAULT_OPTIMIZER = "adamw_torch"
 OptimizerName = Literal[
     "adamw_torch",
     "adamw_8bit",
@@ -24,6 +23,7 @@ OptimizerName = Literal[
     "muon",
     "schedule_free_adamw",
 ]
+DEFAULT_OPTIMIZER: OptimizerName = "adamw_torch"
 # What transformers, TRL and others call some of them.
 ALIASES = {
     "adamw": "adamw_torch",

@@ -104,7 +104,7 @@ def _polynomial(now: Progress, own: Kwargs) -> float:
         return now.rise
     last = own["lr_end"] / now.peak
     left = 1 - (now.step - now.warmup) / max(1, now.total - now.warmup)
-    return last if now.step > now.total else (1 - last) * left ** own["power"] + last
+    return float(last if now.step > now.total else (1 - last) * left ** own["power"] + last)
 
 
 def _constant(_now: Progress, _: Kwargs) -> float:

@@ -53,7 +53,8 @@ class OptimizerStep:
 
     def optimizer_state(self) -> dict[str, Any]:
         """Return the optimizer's state as torch's own optimizers have it: no table is inside another."""
-        return torch.optim.Optimizer.state_dict(self.optimizer)
+        state: dict[str, Any] = torch.optim.Optimizer.state_dict(self.optimizer)
+        return state
 
     def restore_optimizer(self, saved: dict[str, Any]) -> None:
         """Take over an optimizer's state, each tensor in its own type and laid out as its parameter is.
@@ -77,8 +78,11 @@ class OptimizerStep:
 
 def _named(optimizer: torch.optim.Optimizer, key: str) -> torch.Tensor:
     """Return a parameter of the layer by which PEFT's LoRA-FA calls its state."""
-    pairs = ((n, p) for group in optimizer.param_groups for n, p in zip(group["names"], group["params"], strict=True))
-    return next(parameter for name, parameter in pairs if name.startswith(key))
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if name.startswith(key):
+                return torch.as_tensor(parameter)
+    raise DamagedCheckpoint(f"{key} is no part of the model")
 
 
 def _placed(optimizer: Any, parameter: torch.Tensor, word: str, value: torch.Tensor) -> torch.Tensor:
@@ -159,7 +163,7 @@ def _without_overrides(optimizer: Any, model: Any) -> torch.optim.Optimizer:
     The library has one list of exceptions for a process, by addresses that later runs would use again.
     """
     if hasattr(optimizer, "mng"):
-        optimizer.mng = type(optimizer.mng).__new__(type(optimizer.mng))
+        optimizer.mng = object.__new__(type(optimizer.mng))  # the library's constructor refuses a second one
         optimizer.mng.initialize()
         for module in model.modules():
             if isinstance(module, nn.Embedding):
@@ -178,7 +182,7 @@ def _lorafa(model: Any, settings: dict[str, Any]) -> torch.optim.Optimizer:
     rate, decay = settings["learning_rate"], settings["weight_decay"]
     optimizer = create_lorafa_optimizer(model, r=config.r, lora_alpha=config.lora_alpha, lr=rate, weight_decay=decay)
     optimizer.defaults["lr"] = rate  # which schedules look at
-    return optimizer  # type: ignore[no-any-return]
+    return optimizer
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -204,6 +208,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> Any:
         """Let each of the two step over its groups; both share the state of this optimizer."""
         loss = None if closure is None else closure()
+        part: Any
         for part, momentum in ((self._muon, True), (self._adamw, False)):
             if part is not None:
                 part.state = self.state

@@ -40,8 +40,9 @@ def trained_parameters(sections: dict[str, Any], model: ModelLock) -> int:
 
 def trained_adapter(sections: dict[str, Any]) -> Adapter:
     """Return the section of an adapter, with what its optimizer leaves as it is: LoRA-FA does not train A."""
+    adapter: Adapter = sections["adapter"]
     fixed = (sections.get("training") or {}).get("optim") == "lorafa"
-    return sections["adapter"] | ({_FIXED_A: True} if fixed else {})
+    return adapter | ({_FIXED_A: True} if fixed else {})
 
 
 def head_parameters(model: ModelLock, outputs: int) -> int:

@@ -3,11 +3,10 @@
 from typing import Any, get_args
 
 import pytest
-from spec_fixture import BASE
+from spec_fixture import message as refused
+from spec_fixture import parse
 
-from lorafile import specs
 from lorafile.engine.training.schedule import expected_rate, other_rate
-from lorafile.errors import SpecError
 from lorafile.specs.schedules import DEFAULT_SCHEDULE, SCHEDULES, ScheduleName, schedule_rows
 from lorafile.specs.tables.train import TrainTable
 
@@ -111,10 +110,9 @@ def test_a_logged_rate_may_be_that_of_a_module() -> None:
     ],
 )
 def test_settings_of_a_schedule_are_checked(train: str, message: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        parse(f"[train]\n{train}\n")
-    assert message in str(caught.value)
-    assert "train.lr_scheduler_kwargs" in str(caught.value)
+    text = refused(f"[train]\n{train}\n")
+    assert message in text
+    assert "train.lr_scheduler_kwargs" in text
 
 
 def test_a_sweep_may_vary_them() -> None:
@@ -130,9 +128,3 @@ def test_a_setting_at_its_default_changes_no_key() -> None:
     plain = TrainTable(lr_scheduler_type="cosine").results
     assert TrainTable(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycles": 0.5}).results == plain
     assert TrainTable(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycles": 1}).results != plain
-
-
-def parse(text: str) -> Any:
-    from pathlib import Path
-
-    return specs.parse(f"{BASE}{text}", Path("s.toml"))
