@@ -33,7 +33,7 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
 
 def trained_parameters(sections: dict[str, Any], model: ModelLock) -> int:
     """Return all that a configuration trains by its sections: a method's parameters, and those of a new head."""
-    adapter, head = trained_adapter(sections), sections["model"]
+    adapter, head = sections["adapter"], sections["model"]
     outputs = head.get("num_labels") or len(head.get("labels", ()))
     return adapter_parameters(adapter, model) + (head_parameters(model, outputs) if adapter["method"] != "none" else 0)
 

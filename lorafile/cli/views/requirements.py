@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from lorafile.cli.views.console import MOST
 from lorafile.cli.views.table import Column, show_table
-from lorafile.graph.parameter_count import trained_parameters
+from lorafile.graph.parameter_count import trained_adapter, trained_parameters
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.forecast.forecasts import WALK_GIVEN_UP
@@ -109,7 +109,8 @@ def _parameters(plan: Plan, name: str) -> str:
     """Return how many parameters a configuration trains."""
     configuration = plan.graph.spec.named[name]
     lock = plan.graph.lock.models[identity(configuration.model)]
-    count = trained_parameters(plan.graph.sections[name], lock)
+    sections = plan.graph.sections[name]
+    count = trained_parameters(sections | {"adapter": trained_adapter(sections)}, lock)
     return f"{count:,}" if count else ""
 
 
