@@ -27,7 +27,10 @@ _CONFIGURED = ("model", "data", "method", *METHODS, "full", "none", "quantizatio
 _TEXT = json.JSONEncoder(sort_keys=True)
 _CACHED = 4096  # tables that are typed once for all configurations that have them
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
-_ONE_VALUE = ("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels")
+_ONE_VALUE = (
+    *("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels"),
+    *("train.learning_rates", "train.lr_scheduler_kwargs", "full.lr_scheduler_kwargs"),
+)
 _UNORDERED = (
     *("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"),
     "trainable_token_indices",

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lorafile.errors import Problem
+from lorafile.specs.optimizers import ALIASES as OPTIMIZERS
 from lorafile.specs.positions import Path, Position, locate
 from lorafile.specs.tables.methods import METHODS, refusal
 from lorafile.specs.tables.quantizations import TABLES
@@ -121,6 +122,7 @@ _ALIASES = {
     "batch_size": "per_device_train_batch_size",
     "micro_batch_size": "per_device_train_batch_size",
     "scheduler": "lr_scheduler_type",
+    "optimizer": "optim",
 }
 # What other tools, and people, call a value: it is proposed where it is allowed.
 _VALUES = {
@@ -147,6 +149,7 @@ _VALUES = {
     "loss": "log_loss",
     "nll": "log_loss",
     "rouge": "rougeL",
+    **OPTIMIZERS,
 }
 
 

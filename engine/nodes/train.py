@@ -113,6 +113,7 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
         if trouble:
             return trouble
         recorder.record_step(stepper, curve)
+    stepper.optimizer_step.finish()
     return ""
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from lorafile.engine.request import base_identity
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from lorafile.specs.tables.lora import FIXED_B, REWRITING
 
 # What a layer of a stack can compute: x W + s (x A) B, for matrices of any rank, at any modules.
@@ -28,6 +29,9 @@ def training_class(settings: dict[str, Any], train: str) -> str:
     # What moves a part of the base into the adapter is stored as another LoRA than it was; a fixed B has no moments;
     # and a loss scale that overflows in one slice would skip a step of all.
     if str(adapter.get("init_lora_weights")).startswith((*REWRITING, FIXED_B)) or training["fp16"]:
+        return ""
+    # The state of some optimizers belongs to whole matrices, or to blocks of them, and a stack has one tensor of all.
+    if not OPTIMIZERS[training.get("optim", DEFAULT_OPTIMIZER)].together or training.get("learning_rates"):
         return ""
     shape = {name: training[name] for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "bf16")}
     shape["gradient_checkpointing"] = training["gradient_checkpointing"]

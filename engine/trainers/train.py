@@ -31,7 +31,7 @@ from lorafile.engine.training.recorder import RunRecorder, record_run
 from lorafile.errors import NodeError
 from lorafile.files.jsonl import read_lines, write_lines
 from lorafile.files.run_directory import DamagedCheckpoint, read_manifest, write_manifest
-from lorafile.specs.tables.train import ACCUMULATION
+from lorafile.specs.tables.train import PROTOCOLS
 
 _INTERRUPTED, _OUT_OF_MEMORY = 75, 76  # exit codes of the contract
 _KILLED = -9
@@ -68,7 +68,7 @@ class _ProgramRun:
         run = make_directory(self.request, self.out)
         self._check_data(run)
         _write_rows(tokens, self.request, run.root / "train.jsonl")
-        training = {name: value for name, value in self.settings.items() if name != ACCUMULATION}
+        training = {name: value for name, value in self.settings.items() if name not in PROTOCOLS}
         write_request(self.request, run, training)
         model = Path(self.request.paths["model"])
         files = ModelFiles.of(model)

@@ -23,9 +23,11 @@ from lorafile.environment import device_class, installed
 from lorafile.files.atomic import sync
 from lorafile.files.digests import file_digest
 from lorafile.files.run_directory import DamagedCheckpoint, read_manifest, write_manifest
+from lorafile.specs.optimizers import OPTIMIZERS
 
 FORMAT = 1  # raised when an older checkpoint could no longer be understood
 _LIBRARIES = ("torch", "transformers", "peft")
+_OF_OPTIMIZERS = tuple(sorted({row.package for row in OPTIMIZERS.values() if row.package}))
 _ADAPTER = ".default"  # what PEFT puts into the name of each tensor of an adapter
 
 
@@ -34,7 +36,7 @@ class RunState:
     """The state of a run between two steps.
 
     :ivar tensors: name -> what the run changes
-    :ivar optimizer: its `state_dict`: `state` and `param_groups`, over those of `tensors` that are trained
+    :ivar optimizer: `state` and `param_groups`, as the `state_dict` of torch's own optimizers has them
     :ivar schedule: its `state_dict`; `scaler` likewise
     :ivar allocation: what AdaLoRA knows of its ranks
     :ivar random: states of torch's generators: the processor's, each GPU's, and the run's own
@@ -90,7 +92,7 @@ class ResumableModel:
         states, python = random_states()
         return RunState(
             tensors={name: tensor.detach() for name, tensor in _changed_tensors(self.model)},
-            optimizer=self.optimizer_step.optimizer.state_dict(),
+            optimizer=self.optimizer_step.optimizer_state(),
             schedule=self.optimizer_step.schedule.state_dict(),
             scaler=self.optimizer_step.scaler.state_dict(),
             allocation=allocation(self.model),
@@ -105,8 +107,7 @@ class ResumableModel:
         :raises DamagedCheckpoint: when the state is another run's; this one is then as it was
         """
         state.copy_tensors(dict(_changed_tensors(self.model)), frozen_sums(self.model))
-        optimizer = self.optimizer_step.optimizer
-        optimizer.load_state_dict(_with_layouts(optimizer, state.optimizer))
+        self.optimizer_step.restore_optimizer(state.optimizer)
         restore_allocation(self.model, state.allocation)
         self.optimizer_step.schedule.load_state_dict(state.schedule)
         self.optimizer_step.scaler.load_state_dict(state.scaler)
@@ -115,21 +116,6 @@ class ResumableModel:
         for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
             torch.cuda.set_rng_state(state.random[f"cuda{number}"], number)
         restore_generators(dropout_generators(self.model), state)
-
-
-def _with_layouts(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state with each tensor laid out as its parameter is, which fused steps rely on."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = {
-        index: {
-            word: torch.empty_like(parameters[index], dtype=value.dtype, device="cpu").copy_(value)
-            if isinstance(value, torch.Tensor) and value.shape == parameters[index].shape
-            else value
-            for word, value in values.items()
-        }
-        for index, values in saved["state"].items()
-    }
-    return {**saved, "state": state}
 
 
 def random_states() -> tuple[dict[str, torch.Tensor], Any]:
@@ -170,7 +156,7 @@ def _changed_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def made_with() -> dict[str, str | None]:
     """Return what a checkpoint may not cross: another device, or other versions of what computes."""
-    return {"device": device_class(), **{name: installed(name) for name in _LIBRARIES}}
+    return {"device": device_class(), **{name: installed(name) for name in (*_LIBRARIES, *_OF_OPTIMIZERS)}}
 
 
 def save(directory: Path, run: Resumable, about: dict[str, Any]) -> None:
@@ -212,7 +198,8 @@ def load(directory: Path, run: Resumable, key: str, reads: str) -> dict[str, Any
     if about.get("key") != key or about.get("reads") != reads:
         raise DamagedCheckpoint("it belongs to another run or to other examples")
     then, now = about.get("made_with", {}), made_with()
-    changed = [f"{name} {then.get(name)} is now {now[name]}" for name in now if then.get(name) != now[name]]
+    compared = [name for name in now if name in then or name not in _OF_OPTIMIZERS]  # earlier versions noted fewer
+    changed = [f"{name} {then.get(name)} is now {now[name]}" for name in compared if then.get(name) != now[name]]
     if changed:
         raise DamagedCheckpoint(f"it was made elsewhere: {', '.join(changed)}")
     file = directory / Path(about["file"]).name
@@ -226,20 +213,35 @@ def _packed(state: RunState) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of a state by name, and the rest of it as JSON has it."""
     tensors = {f"model.{name}": tensor for name, tensor in state.tensors.items()}
     numbers: dict[str, dict[str, Any]] = {}
-    for index, values in state.optimizer["state"].items():
+    names: dict[str, str] = {}
+    for number, (key, values) in enumerate(state.optimizer["state"].items()):
+        index = str(key) if isinstance(key, int) else str(number)
+        names |= {} if isinstance(key, int) else {index: key}
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer.{index}.{name}"] = value
             else:
-                numbers.setdefault(str(index), {})[name] = value
+                numbers.setdefault(index, {})[name] = value
     tensors |= {f"allocation.{name}": value for name, value in state.allocation.items()}
     tensors |= {f"random.{name}": value for name, value in state.random.items()}
     plain = {
         "groups": state.optimizer["param_groups"],
         "numbers": numbers,
+        **({"names": names} if names else {}),
         **{name: getattr(state, name) for name in ("schedule", "scaler", "python", "frozen")},
     }
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}, plain
+    return _unshared(tensors), plain
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors as safetensors stores them: whole, and none under two names, as the maps of 8-bit states are."""
+    seen: set[int] = set()
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        shared = name.startswith("optimizer.") and tensor.data_ptr() in seen
+        stored[name] = tensor.clone() if shared else tensor.contiguous()
+        seen.add(tensor.data_ptr())
+    return stored
 
 
 def _unpacked(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> RunState:
@@ -247,16 +249,19 @@ def _unpacked(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> RunSta
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         kinds[kind][rest] = tensor
-    moments: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in plain["numbers"].items()}
+    names = plain.get("names", {})  # of what an optimizer does not keep by parameter
+    moments: dict[int | str, dict[str, Any]] = {}
+    for index, values in plain["numbers"].items():
+        moments.setdefault(names.get(index) or int(index), {}).update(values)
     for name, tensor in kinds["optimizer"].items():
         index, _, word = name.partition(".")
-        moments.setdefault(int(index), {})[word] = tensor
+        moments.setdefault(names.get(index) or int(index), {})[word] = tensor
     version, words, gauss = plain["python"]
     return RunState(
         tensors=kinds["model"],
         optimizer={
             "state": moments,
-            "param_groups": [{**group, "betas": tuple(group["betas"])} for group in plain["groups"]],
+            "param_groups": [_as_made(group) for group in plain["groups"]],
         },
         schedule=plain["schedule"],
         scaler=plain["scaler"],
@@ -265,3 +270,9 @@ def _unpacked(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> RunSta
         python=(version, tuple(words), gauss),
         frozen=plain["frozen"],
     )
+
+
+def _as_made(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group of parameters with the tuples that JSON has as lists."""
+    tuples = {name: tuple(value) for name, value in group.items() if isinstance(value, list) and name != "params"}
+    return group | tuples

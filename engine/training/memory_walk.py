@@ -26,8 +26,7 @@ from lorafile.engine.model.methods import peft_config
 from lorafile.engine.model.peak_memory import LiveTensors
 from lorafile.engine.quiet import quiet_libraries
 from lorafile.engine.request import Request
-
-_ADAM = 2  # moments of each trained weight, in its own type
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -154,10 +153,12 @@ def walk(step: Step) -> StepMemory:
     full = step.settings["adapter"]["method"] == "full"
     for parameter in [*tuned.parameters(), *tuned.buffers()]:
         mode.count(parameter, "adapter" if parameter.requires_grad and not full else "weights")
-    moments = [torch.empty_like(parameter) for parameter in trained for _ in range(_ADAM)]  # held until the end
-    for moment in moments:
-        mode.count(moment, "optimizer")
     training = step.settings["training"]
+    optimizer = OPTIMIZERS[training.get("optim", DEFAULT_OPTIMIZER)]
+    sizes = [int(optimizer.state_bytes(parameter.shape, parameter.element_size())) for parameter in trained]
+    states = [torch.empty(size, dtype=torch.uint8, device="meta") for size in sizes]  # held until the end
+    for state in states:
+        mode.count(state, "optimizer")
     dtype = torch.bfloat16 if training["bf16"] else torch.float16
     with _fused_attention(), mode, torch.autocast("cuda", dtype=dtype, enabled=training["bf16"] or training["fp16"]):
         _once(tuned.train(), step)
@@ -204,7 +205,9 @@ def _tuned(model: Any, step: Step) -> Any:
         started = {**step.settings, "adapter": {**step.settings["adapter"], "init_lora_weights": True}}
         with torch.device("meta"), peft_errors(started["adapter"]["method"]):
             model = get_peft_model(model, peft_config(Request("", "train", "", started, {}), 1))
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            if training.get("optim") == "lorafa" and "lora_A" in name:
+                parameter.requires_grad_(False)
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(getattr(torch, step.adapter_dtype))
     if training["gradient_checkpointing"]:

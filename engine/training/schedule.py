@@ -4,24 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
+from lorafile.specs.schedules import Progress, factor
+
 
 def expected_rate(training: dict[str, Any], step: int, total: int) -> float:
-    """Return transformers' learning rate after some steps, for the schedules that a spec may name.
-
-    Source: `transformers.optimization`: a linear rise over the warm-up; then constant, linear to zero, or half a
-    cosine.
-    """
-    warmup = training["warmup_steps"]
+    """Return transformers' learning rate after some steps, for the schedules that a spec may name."""
+    warmup, peak = training["warmup_steps"], training["learning_rate"]
     rise = math.ceil(warmup * total) if warmup < 1 else int(warmup)
-    peak, kind = training["learning_rate"], training["lr_scheduler_type"]
-    if kind == "constant":
-        return float(peak)
-    if step < rise:
-        return float(peak * step / max(1, rise))
-    progress = (step - rise) / max(1, total - rise)
-    if kind == "cosine":
-        return float(peak * max(0.0, 0.5 * (1 + math.cos(math.pi * progress))))
-    return float(peak if kind == "constant_with_warmup" else peak * max(0.0, 1 - progress))
+    kind, own = training["lr_scheduler_type"], training.get("lr_scheduler_kwargs") or {}
+    if "lr_scheduler_type" not in OPTIMIZERS[training.get("optim", DEFAULT_OPTIMIZER)].reads:
+        kind, own = "constant_with_warmup", {}
+    return float(peak * factor(kind, own, Progress(step, rise, total, peak)))
 
 
 def other_rate(
@@ -30,18 +24,19 @@ def other_rate(
     """Return the first step at which a logged learning rate is not the schedule's, that rate, and the schedule's.
 
     None where all are. Versions of Trainer differ in whether they log the rate before a step or after it; either is
-    right.
+    right. Where modules have rates of their own, any of these may be the one that is logged.
 
     :param logged: (step, learning rate)
     """
-    tolerance = 1e-6 * training["learning_rate"]
+    tolerance, peak = 1e-6 * training["learning_rate"], training["learning_rate"]
+    shares = [1.0, *(rate / peak for rate in (training.get("learning_rates") or {}).values())]
 
-    def first_other(late: int) -> tuple[int, float, float] | None:
+    def first_other(late: int, share: float) -> tuple[int, float, float] | None:
         for step, rate in logged:
-            planned = expected_rate(training, step - late, total)
+            planned = share * expected_rate(training, step - late, total)
             if not math.isclose(rate, planned, rel_tol=1e-4, abs_tol=tolerance):
                 return step, rate, planned
         return None
 
-    early, late = first_other(0), first_other(1)
-    return None if early is None or late is None else max(early, late)
+    others = [first_other(late, share) for share in shares for late in (0, 1)]
+    return None if None in others else max(other for other in others if other is not None)

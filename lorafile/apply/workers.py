@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorafile.apply.work_groups import groups, is_spread
 from lorafile.engine.metrics.registry import built_in
@@ -14,6 +14,7 @@ from lorafile.environment import cores, gpus, installed, machine_memory, most_th
 from lorafile.errors import ArgumentError, LoraError, MissingExtra
 from lorafile.plan.clusters.config import Cluster
 from lorafile.plan.plan import Plan
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 
 if TYPE_CHECKING:
     from lorafile.apply.executors.loop import PoolExecutor
@@ -152,12 +153,14 @@ def default_workers(plan: Plan) -> int:
 
 
 def check_libraries(plan: Plan) -> None:
-    """Check, before anything is paid for, that what scores the plan's predictions is installed.
+    """Check, before anything is paid for, that what trains and scores is installed.
 
-    :raises LoraError: naming the first metric, or the tokenizer, whose library is not
+    :raises LoraError: naming the first optimizer, metric or tokenizer whose library is not
     """
     for change in plan.work:
         task = plan.graph.nodes[change.key].settings.get("task", {})
+        if not plan.machines.cluster:
+            _check_optimizer(plan.graph.nodes[change.key].settings)
         if task.get("output") == "lm_eval" and find_spec("lm_eval") is None:
             raise MissingExtra("evaluate.lm_eval_tasks", "lm-eval", "lm-eval")
         for name in plan.graph.nodes[change.key].settings.get("metrics", ()) if change.kind == "score" else ():
@@ -165,6 +168,12 @@ def check_libraries(plan: Plan) -> None:
             if library and find_spec(library) is None:
                 raise MissingExtra(f"The metric {name}", library.replace("_", "-"), "metrics")
             _check_tokenizer(plan.graph.nodes[change.key].settings.get("options", {}).get(name, {}).get("tokenize", ""))
+
+
+def _check_optimizer(settings: dict[str, Any]) -> None:
+    name = (settings.get("training") or {}).get("optim", DEFAULT_OPTIMIZER)
+    if "trainer" not in settings and not OPTIMIZERS[name].installed:
+        raise MissingExtra(f'train.optim = "{name}"', OPTIMIZERS[name].package, OPTIMIZERS[name].extra)
 
 
 def _check_tokenizer(name: str) -> None:

@@ -20,7 +20,6 @@ _ANSWERS = {  # the column with the answer of each format that has it as a text 
     "completion": ("completion",),
     "question": ("answer",),
 }
-_RISING = ("linear", "cosine", "constant_with_warmup")  # schedules that have a warm-up
 
 
 def notices(graph: Graph) -> list[str]:
@@ -143,7 +142,7 @@ def _long_warmups(graph: Graph) -> Iterator[str]:
     """Name runs that end before their warm-up does."""
     found: dict[tuple[int, int], dict[str, None]] = {}
     for node in graph.nodes.values():
-        if node.kind == "train" and node.settings["training"]["lr_scheduler_type"] in _RISING:
+        if node.kind == "train" and node.settings["training"]["lr_scheduler_type"] != "constant":
             settings, steps = node.settings["training"], _steps(graph, node.inputs["train"], node.settings["training"])
             rising = warmup_steps(settings, steps or 0)
             if steps and rising >= steps:
@@ -176,7 +175,7 @@ def optimizer_steps(training: dict[str, Any], examples: int) -> int:
 
 def warmup_steps(training: dict[str, Any], steps: int) -> int:
     """Return the steps in which the learning rate rises."""
-    warmup = training["warmup_steps"] if training["lr_scheduler_type"] in _RISING else 0
+    warmup = training["warmup_steps"] if training["lr_scheduler_type"] != "constant" else 0
     return math.ceil(warmup * steps) if warmup < 1 else int(warmup)
 
 

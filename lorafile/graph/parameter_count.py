@@ -7,6 +7,7 @@ from lorafile.graph.target_modules import adapted_modules, of_pattern
 from lorafile.lock.lockfile import ModelLock
 
 Adapter = dict[str, Any]
+_FIXED_A = "fixed_A"  # no setting of PEFT
 
 
 def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
@@ -37,6 +38,13 @@ def trained_parameters(sections: dict[str, Any], model: ModelLock) -> int:
     return adapter_parameters(adapter, model) + (head_parameters(model, outputs) if adapter["method"] != "none" else 0)
 
 
+def trained_adapter(sections: dict[str, Any]) -> Adapter:
+    """Return the section of an adapter, with what its optimizer leaves as it is: LoRA-FA does not train A."""
+    adapter: Adapter = sections["adapter"]
+    fixed = (sections.get("training") or {}).get("optim") == "lorafa"
+    return adapter | ({_FIXED_A: True} if fixed else {})
+
+
 def head_parameters(model: ModelLock, outputs: int) -> int:
     """Return the parameters of a classification head for so many classes, or for one number."""
     return sum(prod(size or outputs for size in shape) for shape in model.head.values())
@@ -59,6 +67,8 @@ def _module(adapter: Adapter, module: str, out: int, into: int) -> int:
         return _lokr(adapter, rank, out, into)
     if adapter.get("init_lora_weights") == "mica":
         return rank * into
+    if adapter.get(_FIXED_A):
+        return rank * out
     extra = (out if adapter.get("use_dora") else 0) + (out if adapter.get("lora_bias") else 0)
     return rank * (out + into) + extra
 

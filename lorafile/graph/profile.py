@@ -43,4 +43,5 @@ def add_profile(builder: GraphBuilder, configuration: Configuration) -> str:
 
 def _costs(training: dict[str, Any] | None) -> dict[str, Any]:
     """Return the settings of training that change what a step costs."""
-    return {} if training is None else {key: training[key] for key in _COST_OF_TRAINING}
+    measured = {key: training[key] for key in _COST_OF_TRAINING} if training is not None else {}
+    return measured | {key: training[key] for key in ("optim",) if training and key in training}

@@ -11,6 +11,7 @@ from lorafile.errors import ModelError, NodeError
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.splits import Rows
 from lorafile.graph.target_modules import placed, without_idle
+from lorafile.graph.training import training_section
 from lorafile.lock.data import DataLock
 from lorafile.lock.lockfile import Lock, ModelLock, identity
 from lorafile.specs import Configuration
@@ -48,22 +49,9 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
             parameters = adapter_parameters(wanted, lock.models[identity(first.model)])
             sections["adapter"] = matched(sections["adapter"], model, parameters, configuration.alpha_of_rank)
         sections["adapter"] = sections["adapter"] if lock.as_written else without_idle(sections["adapter"], model)
-    if configuration.train is not None and lock.as_written:
-        sections["training"] = configuration.train.written
-    elif configuration.train is not None:
-        sections["training"] = _training(configuration.train.results, sections["adapter"])
+    if configuration.train is not None:
+        sections["training"] = training_section(configuration.train, sections["adapter"], model, lock.as_written)
     return sections
-
-
-def _training(settings: dict[str, Any], adapter: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of training, without a LoRA+ that gives all matrices one rate.
-
-    With weight decay its groups differ from AdamW's in vectors: those of DoRA, and of modules that are saved whole.
-    """
-    vectors = settings["weight_decay"] and (adapter.get("use_dora") or adapter.get("modules_to_save"))
-    if settings.get("loraplus_lr_ratio") != 1 or vectors:
-        return settings
-    return {name: value for name, value in settings.items() if name != "loraplus_lr_ratio"}
 
 
 def _shared_model(configuration: Configuration, model: ModelLock, lock: Lock, shared: dict[str, Any]) -> dict[str, Any]:

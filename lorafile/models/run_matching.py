@@ -14,14 +14,15 @@ from lorafile.models.checkpoint import ABOUT, check_fits, lora_shapes
 from lorafile.models.trainer_output import TrainerRun, rate_fits
 from lorafile.specs import Configuration
 from lorafile.specs.error_messages import suggestion
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.settings import ModelTable
-from lorafile.specs.tables.train import ACCUMULATION
+from lorafile.specs.tables.train import PROTOCOLS
 from lorafile.specs.target_modules import target_names
 
 # Settings of an adapter that say how it was trained, and not what it computes: --configuration may overrule these.
 _OF_TRAINING = ("lora_dropout", "dropout", "module_dropout", "init_lora_weights", "init_weights", "loftq_config")
-_OF_RATE = ("learning_rate", "lr_scheduler_type", "warmup_steps")
+_OF_RATE = ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps")
 
 
 @dataclass
@@ -176,8 +177,9 @@ def _compare_training(match: Match, run: TrainerRun, training: dict[str, Any]) -
     settings = run.settings
     fits = rate_fits(run, training)
     unused = {"num_train_epochs"} if training.get("max_steps", -1) > 0 else {"max_steps"}
-    unused |= {ACCUMULATION, *(_OF_RATE if fits else ())}  # no trainer draws examples in our order
-    for name, here in training.items():
+    unused |= {*PROTOCOLS, *(_OF_RATE if fits else ())}  # no trainer draws examples in our order
+    optimizer = {"optim": DEFAULT_OPTIMIZER} if "optim" in settings else {}
+    for name, here in (optimizer | training).items():
         if name in unused:
             continue
         if name == "num_train_epochs" and name not in settings and "epochs_up_to" in settings:

@@ -10,9 +10,11 @@ from typing import Any
 from lorafile.engine.training.schedule import other_rate
 from lorafile.errors import NodeError
 from lorafile.models.checkpoint import Checkpoint, open_checkpoint, read_settings
+from lorafile.specs.optimizers import ALIASES
 
 _CARD = re.compile(r"^- (\w+): (.+)$", re.MULTILINE)
 _ADAM = re.compile(r"betas=\(([\d.e-]+),\s*([\d.e-]+)\) and epsilon=([\d.e-]+)")
+_OPTIMIZER = re.compile(r"^Use (?:OptimizerNames\.)?(\w+) ", re.IGNORECASE)
 _CURVE = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 _STEP_FOLDER = re.compile(r"checkpoint-\d+")
 
@@ -112,6 +114,8 @@ def _from_card(directory: Path) -> dict[str, Any]:
         settings["fp16"] = True
     if adam := _ADAM.search(rows.get("optimizer", "")):
         settings |= dict(zip(("adam_beta1", "adam_beta2", "adam_epsilon"), map(float, adam.groups()), strict=True))
+    if named := _OPTIMIZER.match(rows.get("optimizer", "")):
+        settings["optim"] = ALIASES.get(named[1].lower(), named[1].lower())
     devices = _value(rows.get("num_devices", "1"))
     settings["per_device_train_batch_size"] = settings.get("per_device_train_batch_size", 0) * devices
     return {name: value for name, value in settings.items() if value != 0 or name in ("warmup_steps", "fp16", "seed")}

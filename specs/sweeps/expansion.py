@@ -19,6 +19,7 @@ from lorafile.specs.configurations import (
 )
 from lorafile.specs.error_messages import Problems
 from lorafile.specs.positions import Path as Place
+from lorafile.specs.sweeps.optimization import Contradiction, training_contradiction, unread_setting
 from lorafile.specs.sweeps.tuning import AxesByPlace, axes_of, combinations, with_tuning
 from lorafile.specs.tables.lora import REWRITING
 from lorafile.specs.tables.methods import METHODS
@@ -27,7 +28,6 @@ from lorafile.specs.tables.trainer import BUILTIN
 
 MAX_CONFIGURATIONS = 30_000
 Report = tuple[Problems, Place]  # where a problem goes, and the place in the document that it is reported at
-Contradiction = tuple[Place, str] | None
 
 
 def expand_sweeps(
@@ -209,6 +209,8 @@ def contradiction(c: Configuration) -> Contradiction:
         ), 'applies to a classification head, and a text-generating model has none; set task_type = "SEQ_CLS"'
     if c.train and c.train.trainer != BUILTIN and (wrong := _trainer_contradiction(c)):
         return ("train", "trainer"), wrong
+    if c.train and (wrong_training := training_contradiction(c, c.train)):
+        return wrong_training
     settings = c.adapter or {}
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'
@@ -233,7 +235,7 @@ def _study_contradiction(c: Configuration, loraplus: float | None) -> Contradict
     """Return the same for a study of one configuration, where every setting of `[train]` is meant for that one."""
     if loraplus and c.train and not _trains_b(c):
         return ("train", "loraplus_lr_ratio"), _no_b_message(c)
-    return contradiction(c)
+    return contradiction(c) or (unread_setting(c.train) if c.train else None)
 
 
 def _trains_b(c: Configuration) -> bool:

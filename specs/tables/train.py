@@ -2,14 +2,16 @@
 
 import json
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OF_OPTIMIZERS, OPTIMIZERS, OptimizerName
+from lorafile.specs.schedules import SCHEDULES, ScheduleName, own_settings
 from lorafile.specs.tables.trainer import BUILTIN, TrainerName
 from lorafile.specs.values import Number, Positive, PositiveNumber, Settings, Share, Steps
 
-Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+ScheduleKwargs = dict[str, float | int | str]
 
 
 class TrainTable(Settings):
@@ -20,12 +22,25 @@ class TrainTable(Settings):
     per_device_train_batch_size: Positive = Field(default=8, description="Examples in one forward pass.")
     gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes per optimizer step.")
     learning_rate: PositiveNumber = Field(default=2e-4, description="Peak learning rate.")
-    lr_scheduler_type: Schedule = Field(default="linear", description="Learning rate schedule after warm-up.")
+    learning_rates: dict[str, PositiveNumber] = Field(
+        default={},
+        description="Peak learning rates of single modules, by name or part of the path: `{ q_proj = 1e-4 }`. The "
+        "longest that fits counts; the others have `learning_rate`.",
+    )
+    optim: OptimizerName = Field(
+        default=DEFAULT_OPTIMIZER,
+        description="The optimizer, by transformers' name (docs/optimizers.md). With `muon`, parameters that are no "
+        "matrices, embeddings and the head are trained by AdamW.",
+    )
+    lr_scheduler_type: ScheduleName = Field(default="linear", description="Learning rate schedule after warm-up.")
+    lr_scheduler_kwargs: ScheduleKwargs = Field(
+        default={}, description="The schedule's own settings, such as `{ min_lr_rate = 0.1 }` (docs/optimizers.md)."
+    )
     warmup_steps: Number = Field(default=0.0, description="Warm-up steps; a value below 1 is a fraction of all steps.")
     warmup_ratio: Share | None = Field(default=None, description="The old name of a fractional `warmup_steps`.")
-    weight_decay: Number = Field(default=0.0, description="AdamW's decoupled weight decay (not for biases and norms).")
-    adam_beta1: Share = Field(default=0.9, description="AdamW's first decay rate.")
-    adam_beta2: Share = Field(default=0.999, description="AdamW's second decay rate.")
+    weight_decay: Number = Field(default=0.0, description="Weight decay (not for biases and norms).")
+    adam_beta1: Share = Field(default=0.9, description="First decay rate of AdamW and Lion.")
+    adam_beta2: Share = Field(default=0.999, description="Second decay rate of AdamW and Lion.")
     adam_epsilon: PositiveNumber = Field(default=1e-8, description="AdamW's epsilon.")
     max_grad_norm: Number = Field(default=1.0, description="Gradient clipping norm. 0: no clipping.")
     loraplus_lr_ratio: PositiveNumber | None = Field(
@@ -60,19 +75,40 @@ class TrainTable(Settings):
         have a protocol of their own, so that no other run's key says anything of it.
         """
         idle = {name: type(self).model_fields[name].default for name in self._idle()}
-        return {name: value for name, value in (self.written | idle).items() if value is not None}
+        settings = {name: value for name, value in (self.written | idle).items() if value is not None}
+        own = settings.pop("lr_scheduler_kwargs", {})
+        if set(own) <= set(SCHEDULES[settings["lr_scheduler_type"]].arguments):  # else it is refused
+            own = own_settings(settings["lr_scheduler_type"], own)
+        rates = settings.pop("learning_rates", {})
+        rates = rates if set(rates.values()) - {self.learning_rate} else {}
+        return settings | {name: table for name, table in zip(_TABLES, (own, rates), strict=True) if table}
 
     @property
     def written(self) -> dict[str, Any]:
         """What decides a result, with the settings that cannot matter as they are written."""
         settings = self.model_dump(exclude={*EXECUTION, "trainer"})  # which has a section of its own
-        protocol = {ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}
-        return {name: value for name, value in settings.items() if value is not None} | protocol
+        unset = {name for name in _WHEN_SET if settings[name] == type(self).model_fields[name].default}
+        return {name: value for name, value in settings.items() if value is not None and name not in unset} | {
+            **({ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}),
+            **({LOSS_SCALING: _LOSS_SCALING_PROTOCOL} if self._skips_steps else {}),
+        }
+
+    @property
+    def _skips_steps(self) -> bool:
+        """Whether a step that the built-in loop's loss scaling skips leaves the schedule where it is."""
+        moves = self.lr_scheduler_type != "constant" and "lr_scheduler_type" not in self.unread
+        return self.fp16 and moves and self.trainer == BUILTIN
+
+    @property
+    def unread(self) -> list[str]:
+        """The settings of other optimizers, which this one does not read."""
+        return [name for name in OF_OPTIMIZERS if name not in OPTIMIZERS[self.optim].reads]
 
     def _idle(self) -> list[str]:
         """Return the settings that the others make meaningless."""
-        idle = ["num_train_epochs" if self.max_steps > 0 else "max_steps"]
-        return [*idle, "warmup_steps"] if self.lr_scheduler_type == "constant" else idle  # as in transformers
+        idle = ["num_train_epochs" if self.max_steps > 0 else "max_steps", *self.unread]
+        constant = self.lr_scheduler_type == "constant" and "lr_scheduler_type" not in idle
+        return [*idle, "warmup_steps"] if constant else idle  # as in transformers
 
     @cached_property
     def as_text(self) -> str:
@@ -84,6 +120,14 @@ class TrainTable(Settings):
 EXECUTION = ("save_steps", "save_minutes", "auto_find_batch_size")
 # 2: the examples of a step are drawn together, and then split into micro-batches. Before, micro-batches were drawn.
 ACCUMULATION, _ACCUMULATION_PROTOCOL = "accumulation_protocol", 2
+# 2: a step that the scaler skips is none of the schedule's, as in transformers. Before, the schedule went on.
+LOSS_SCALING, _LOSS_SCALING_PROTOCOL = "loss_scaling_protocol", 2
+# 2: what decays is what transformers' Trainer decays, vectors among them. Before, no vector was decayed.
+DECAY, DECAY_PROTOCOL = "decay_protocol", 2
+PROTOCOLS = (ACCUMULATION, LOSS_SCALING, DECAY)
+# Settings that stand in a key only where they are not at their defaults: they are younger than keys.
+_TABLES = ("lr_scheduler_kwargs", "learning_rates")
+_WHEN_SET = ("optim", *_TABLES)
 
 
 class FullTable(Settings):
@@ -96,7 +140,9 @@ class FullTable(Settings):
     max_steps: Steps | None = None
     per_device_train_batch_size: Positive | None = None
     gradient_accumulation_steps: Positive | None = None
-    lr_scheduler_type: Schedule | None = None
+    optim: OptimizerName | None = None
+    lr_scheduler_type: ScheduleName | None = None
+    lr_scheduler_kwargs: ScheduleKwargs | None = None
     warmup_steps: Number | None = None
     warmup_ratio: Share | None = None
     weight_decay: Number | None = None

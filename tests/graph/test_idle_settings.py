@@ -106,7 +106,7 @@ def test_other_schedules_warm_up(schedule: Any) -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("dora", [False, True])
-def test_lora_plus_of_ratio_1_steps_as_adamw_but_for_the_decay_of_vectors(decay: float, dora: bool) -> None:
+def test_lora_plus_of_ratio_1_steps_as_adamw(decay: float, dora: bool) -> None:
     from peft import LoraConfig, get_peft_model
 
     from lorafile.engine.training.optimizer import make_optimizer
@@ -123,4 +123,4 @@ def test_lora_plus_of_ratio_1_steps_as_adamw_but_for_the_decay_of_vectors(decay:
             optimizer.step()
             optimizer.zero_grad()
         after.append([p.detach().clone() for p in model.parameters() if p.requires_grad])
-    assert all(map(torch.equal, *after)) is not (dora and decay > 0)
+    assert all(map(torch.equal, *after))

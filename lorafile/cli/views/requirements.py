@@ -8,11 +8,12 @@ from rich.markup import escape
 
 from lorafile.cli.views.console import MOST
 from lorafile.cli.views.table import Column, show_table
-from lorafile.graph.parameter_count import trained_parameters
+from lorafile.graph.parameter_count import trained_adapter, trained_parameters
 from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.forecast.forecasts import WALK_GIVEN_UP
 from lorafile.plan.plan import Change, Plan
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
 from lorafile.specs.target_modules import leaves
 from lorafile.units import and_more, duration, listing, memory_size, size
 
@@ -23,11 +24,13 @@ _COLUMNS = (
     Column("on", "text", omit=2),
     Column("parameters", right=True),
     Column("quantization", omit=1),
+    Column("optimizer", omit=3),
     Column("rate", "text", omit=3),
     Column("peak memory"),
     Column("fits"),
     Column("time per seed"),
 )
+_OPTIMIZER = [column.title for column in _COLUMNS].index("optimizer")
 
 
 def show_requirements(plan: Plan, out: Console, full: bool) -> None:
@@ -42,6 +45,8 @@ def show_requirements(plan: Plan, out: Console, full: bool) -> None:
     word_of = module_words(plan)
     most = len(named) if full or len(named) <= MOST + 1 else MOST
     rows = [_need(plan, name, changes, word_of) for name, changes in list(named.items())[:most]]
+    if all(row[_OPTIMIZER] in ("", DEFAULT_OPTIMIZER) for row in rows):
+        rows = [[*row[:_OPTIMIZER], "", *row[_OPTIMIZER + 1 :]] for row in rows]
     out.print("[bold]Requirements[/]")
     show_table(_COLUMNS, rows, out, complete=most >= len(named))
     if more := and_more(len(named), most, "configurations; --full shows them"):
@@ -83,6 +88,7 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
         _targets(plan, name, word_of),
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
+        sections["training"].get("optim", DEFAULT_OPTIMIZER) if "training" in sections else "",
         _rate(plan, name),
         "unknown" if unknown else memory_size(max(peaks)) if peaks else "",
         "unknown" if unknown else "" if not fits else "yes" if all(fits) else "NO",
@@ -103,7 +109,8 @@ def _parameters(plan: Plan, name: str) -> str:
     """Return how many parameters a configuration trains."""
     configuration = plan.graph.spec.named[name]
     lock = plan.graph.lock.models[identity(configuration.model)]
-    count = trained_parameters(plan.graph.sections[name], lock)
+    sections = plan.graph.sections[name]
+    count = trained_parameters(sections | {"adapter": trained_adapter(sections)}, lock)
     return f"{count:,}" if count else ""
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from lorafile.graph.graph import GraphNode
 from lorafile.plan.forecast.shape import Shape
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from lorafile.specs.tables.quantizations import weight_bits
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -60,10 +61,19 @@ def _training(settings: dict[str, Any], shape: Shape, training: dict[str, Any], 
     return {
         "adapter": 0.0 if full else float(shape.adapter * trained),
         "gradients": max(0.0, gradients - kept - logits),  # they come as what was kept for them goes
-        "optimizer": float(shape.adapter * 2 * trained),  # AdamW's two moments
+        "optimizer": _optimizer(settings, shape, training, trained),
         "activations": kept + max(0.0, back - logits),
         "logits": logits,
     }
+
+
+def _optimizer(settings: dict[str, Any], shape: Shape, training: dict[str, Any], width: int) -> float:
+    """Return the bytes of an optimizer's state, for matrices of which the adapter's rank is the smaller side."""
+    rank = settings["adapter"].get("r") or shape.hidden
+    optimizer = OPTIMIZERS[training.get("optim", DEFAULT_OPTIMIZER)]
+    if optimizer.factored:
+        return optimizer.state_bytes((rank, -(-shape.adapter // rank)), width)
+    return optimizer.state_bytes((shape.adapter,), width)
 
 
 def _layer(shape: Shape, width: int) -> float:

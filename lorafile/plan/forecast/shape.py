@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorafile.graph.graph import Graph, GraphNode
-from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.graph.parameter_count import adapter_parameters, trained_adapter
 from lorafile.graph.target_modules import adapted_modules, of_pattern
 from lorafile.lock.lockfile import SIZES, ModelLock, identity
 from lorafile.specs import Configuration
@@ -110,14 +110,14 @@ class Shapes:
         if configuration not in self._bases:
             sections = self._graph.sections[configuration]
             model = identity(self._graph.spec.named[configuration].model)
-            self._bases[configuration] = (model, sections["model"]["dtype"], repr(sections["adapter"]))
+            self._bases[configuration] = (model, sections["model"]["dtype"], repr(trained_adapter(sections)))
         return self._bases[configuration]
 
     def _of_base(self, configuration: str) -> dict[str, Any]:
         base = self._base(configuration)
         if base not in self._of_bases:
             model, dtype, _ = base
-            adapter = self._graph.sections[configuration]["adapter"]
+            adapter = trained_adapter(self._graph.sections[configuration])
             self._of_bases[base] = _of_model(self._graph.lock.models[model], dtype, adapter)
         return self._of_bases[base]
 
