@@ -52,6 +52,8 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
         sections["training"] = configuration.train.written
     elif configuration.train is not None:
         sections["training"] = _training(configuration.train.results, sections["adapter"])
+        if configuration.method == "full" and base.get("head") != "new":
+            sections["training"] = _without_init_seed(sections["training"])
     return sections
 
 
@@ -64,6 +66,13 @@ def _training(settings: dict[str, Any], adapter: dict[str, Any]) -> dict[str, An
     if settings.get("loraplus_lr_ratio") != 1 or vectors:
         return settings
     return {name: value for name, value in settings.items() if name != "loraplus_lr_ratio"}
+
+
+def _without_init_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training of which nothing is drawn."""
+    if "init_seed" not in settings:  # so that the section stays one object
+        return settings
+    return {name: value for name, value in settings.items() if name != "init_seed"}
 
 
 def _shared_model(configuration: Configuration, model: ModelLock, lock: Lock, shared: dict[str, Any]) -> dict[str, Any]:
