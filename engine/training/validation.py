@@ -154,6 +154,8 @@ class Validation:
         :param step: the last one
         """
         figures: dict[str, Any] = {"evaluations": len(self.rows), "validation_seconds": self.seconds}
+        if self.keeps_best or self.settings.get("early_stopping_patience"):
+            figures["selected_on"] = "validation"
         if self.best is not None:
             figures |= {"best_step": self.best.step, "best_metric": self.best.value}
         if diverged:

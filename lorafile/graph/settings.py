@@ -54,6 +54,8 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
         sections["training"] = _training(configuration.train.results, sections["adapter"])
         if configuration.method == "full" and base.get("head") != "new":
             sections["training"] = _without_init_seed(sections["training"])
+    if configuration.train is not None and configuration.train.validation:
+        sections["validation"] = configuration.train.validation  # what is evaluated is resolved with its node
     return sections
 
 

@@ -36,6 +36,11 @@ def validation_section(builder: GraphBuilder, configuration: Configuration, task
         return _section(builder, configuration, train.validation, task_of)
 
 
+def evaluations(validation: dict[str, Any], steps: int) -> int:
+    """Return how often a run of so many steps is evaluated, the last step included, if it does not stop early."""
+    return -(-steps // int(validation["eval_steps"]))
+
+
 def _section(
     builder: GraphBuilder, configuration: Configuration, settings: dict[str, Any], task_of: TaskOf
 ) -> dict[str, Any]:
