@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,12 @@ Context = contextlib.AbstractContextManager[None]
 def derive(seed: int, purpose: str) -> int:
     """Return an independent seed for one purpose of one replicate."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:7])
+
+
+def initial_seed(settings: dict[str, Any]) -> int:
+    """Return the seed of what a run draws before it trains: `train.init_seed`, or else its own; a profile has none."""
+    own = (settings.get("training") or {}).get("init_seed")
+    return int(settings.get("seed") or 0) if own is None else int(own)
 
 
 @contextlib.contextmanager

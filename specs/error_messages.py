@@ -190,7 +190,8 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None, root: typ
         return f"{unknown}; it belongs in [{home}]"
     elsewhere = {setting: f"{home}.{setting}" for setting, home in setting_tables().items()}
     close = closest(name, elsewhere, cutoff=0.8)
-    hint = suggestion(name, allowed) or (f'; did you mean "{elsewhere[close]}"?' if close else "")
+    near = "" if close and not closest(name, allowed, cutoff=0.8) else suggestion(name, allowed)
+    hint = near or (f'; did you mean "{elsewhere[close]}"?' if close else "")
     return f"{unknown}{hint or ('; allowed: ' + ', '.join(allowed) if allowed else '; none is allowed here')}"
 
 

@@ -57,6 +57,14 @@ class Tokens:
         unread = torch.zeros_like(ids, dtype=torch.uint8)
         return Tokens(ids, unread, offsets, self.prompts, types=types, labels=labels)
 
+    def first(self, count: int) -> "Tokens":
+        """Return the first examples."""
+        end = int(self.offsets[min(count, len(self))])
+        of_tokens, of_examples = ("input_ids", "supervised", "types"), ("prompts", "blocks", "labels")
+        kept = {name: value[:end] for name in of_tokens if (value := getattr(self, name)) is not None}
+        kept |= {name: value[:count] for name in of_examples if (value := getattr(self, name)) is not None}
+        return Tokens(offsets=self.offsets[: count + 1], **kept)
+
     def types_of(self, index: int) -> torch.Tensor:
         """Return which sentence each token of an example belongs to, int64 [t]."""
         assert self.types is not None  # noqa: S101 (asked of pairs alone)

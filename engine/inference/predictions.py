@@ -21,6 +21,13 @@ from lorafile.files.jsonl import read_lines
 
 Line = dict[str, Any]
 CUT = "cut"  # of an answer, for the figures alone: whether the most new tokens ended it
+# What the metrics of an output need of an example in addition to what the model made of it.
+_CARRIED = {
+    "likelihood": ("row", "reference", "bytes"),
+    "generation": ("row", "reference", "references", "unanswerable"),
+    "choice": ("row", "reference"),
+    "regression": ("row", "reference"),
+}
 _Work = Callable[[list[int]], list[Line]]
 
 
@@ -56,6 +63,11 @@ def predictions(base: Base, model: Any, split: Split, report: Report, slices: in
 
     :param slices: how many adapters the model holds: rows go through it adapter by adapter, with as many for each
     """
+    return predict_split(base, model, split, report, slices)
+
+
+def predict_split(base: Base, model: Any, split: Split, report: Report, slices: int = 1) -> list[list[Line]]:
+    """Do what `predictions` does, whether or not torch records what is computed."""
     reader = _Reader(base, model, split, report, slices)
     if split.task["output"] == "generation":
         return reader.answers()
@@ -67,6 +79,19 @@ def predictions(base: Base, model: Any, split: Split, report: Report, slices: in
     if split.tokens.labels is not None:
         return reader.read(split.tokens, lambda model, batch: class_choices(model, batch, split.labels))
     return reader.read(split.tokens, likelihoods)
+
+
+def prediction_rows(split: Split, predicted: list[Line]) -> list[Line]:
+    """Return what was predicted of each example, with what the metrics need of it."""
+    carried = _CARRIED[split.task["output"]]
+    return [
+        {**{name: example[name] for name in carried if name in example}, **_without_cut(line)}
+        for example, line in zip(split.lines, predicted, strict=True)
+    ]
+
+
+def _without_cut(line: Line) -> Line:
+    return {name: value for name, value in line.items() if name != CUT}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,14 @@ _INVALID = "[invalid]"
 VERSIONS = {"last-number": 2}  # raised when what a rule takes can change; the others are 1
 
 
+def without_reasoning(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose answer and reference are what follows the block of reasoning that a chat template writes."""
+    if "reasoning" not in row:
+        return row
+    texts = {name: row[name] for name in ("answer", "reference") if isinstance(row.get(name), str)}
+    return row | {name: text.rpartition(row["reasoning"])[2].strip() for name, text in texts.items()}
+
+
 def same(extract: str, rows: Rows) -> list[bool]:
     """Return for each row whether what a rule takes of its answer is what it takes of its reference.
 

@@ -15,24 +15,27 @@ from lorafile.engine.model.base import Base, Bases, load_base
 from lorafile.engine.model.initialization import as_plain_lora, initialize_adapter, restored_afterwards, stored_settings
 from lorafile.engine.model.methods import peft_config
 from lorafile.engine.model.quantized import unseen_parameters
-from lorafile.engine.randomness import dropout_generators, replayed_draws, seed_dropout, seeded
+from lorafile.engine.randomness import dropout_generators, initial_seed, replayed_draws, seed_dropout, seeded
 from lorafile.engine.request import Request
 from lorafile.errors import NodeError
 from lorafile.units import listing
 
+_OF_ADAPTER = ".default"  # what PEFT puts into the name of each tensor of an adapter
+
 
 @contextlib.contextmanager
 def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Iterator[Any]:
-    """Put a new adapter on the base, drawn from the replicate's own seed; the base is bare again afterwards.
+    """Put a new adapter on the base, drawn from its own seed; the base is bare again afterwards.
 
     :param tokens: the train split, which some initialisations look at
     :param steps: optimizer steps of the run
     """
     settings = request.settings["adapter"]
     seed = request.settings.get("seed", 0)  # a profile has none
-    base.draw_head(seed)
+    initial = initial_seed(request.settings)
+    base.draw_head(initial)
     with restored_afterwards(base.model, settings):
-        with peft_errors(settings["method"]), seeded(seed, "initialisation"):
+        with peft_errors(settings["method"]), seeded(initial, "initialisation"):
             model = initialize_adapter(base, request, tokens, steps)
         check_planned(model, request)
         seed_dropout(model, seed, base.device)
@@ -120,6 +123,16 @@ def parameter_counts(model: Any) -> tuple[int, int]:
         return int(trainable), int(total) + unseen_parameters(model)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def changed_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield what a run changes: the trainable parameters, and whatever else belongs to its adapter."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or _OF_ADAPTER in name:
+            yield name, parameter
+    for name, buffer in model.named_buffers():
+        if _OF_ADAPTER in name:
+            yield name, buffer
 
 
 @contextlib.contextmanager

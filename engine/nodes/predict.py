@@ -13,7 +13,7 @@ import torch
 from lorafile.engine.data.hub import first_line
 from lorafile.engine.inference.decoding import can_reserve
 from lorafile.engine.inference.generation import decoder
-from lorafile.engine.inference.predictions import CUT, Split, load_split, predictions
+from lorafile.engine.inference.predictions import CUT, Split, load_split, prediction_rows, predictions
 from lorafile.engine.model.adapters import stored_adapter, tuned_model
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.methods import virtual_tokens
@@ -22,14 +22,6 @@ from lorafile.engine.stacking.stack import Factors, Stack
 from lorafile.engine.stacking.stored import stored_factors
 from lorafile.errors import MissingExtra, NodeError
 from lorafile.files.jsonl import write_lines
-
-# What the metrics of an output need of an example in addition to what the model made of it.
-_CARRIED = {
-    "likelihood": ("row", "reference", "bytes"),
-    "generation": ("row", "reference", "references", "unanswerable"),
-    "choice": ("row", "reference"),
-    "regression": ("row", "reference"),
-}
 
 
 def predict(request: Request, out: Path, bases: Bases, report: Report) -> Result:
@@ -73,15 +65,9 @@ def write_predictions(split: Split, predicted: list[dict[str, Any]], out: Path, 
 
     :param figures: of the result, next to the number of its examples
     """
-    carried = _CARRIED[split.task["output"]]
     if split.task["output"] == "generation":
         figures = {**figures, CUT: sum(line[CUT] for line in predicted)}
-    rows = [
-        {**{name: example[name] for name in carried if name in example}, **line}
-        for example, line in zip(split.lines, predicted, strict=True)
-    ]
-    for row in rows:
-        row.pop(CUT, None)
+    rows = prediction_rows(split, predicted)
     write_lines(out / "predictions.jsonl.gz", rows)
     return Result(figures={"examples": len(rows), **figures}, files=["predictions.jsonl.gz"])
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.metrics.custom import run_custom_metric
+from lorafile.engine.metrics.extraction import without_reasoning
 from lorafile.engine.metrics.registry import Rows, built_in, influence_of
 from lorafile.engine.request import Request, Result
 from lorafile.errors import LoraError
@@ -31,14 +32,6 @@ def score(request: Request, out: Path) -> Result:
     write_lines(out / "outcomes.jsonl.gz", each)
     figures = {"examples": len(first), **{name: figure for name, (figure, _) in scores.items()}}
     return Result(figures=figures, files=["outcomes.jsonl.gz"])
-
-
-def without_reasoning(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row whose answer and reference are what follows the block of reasoning that a chat template writes."""
-    if "reasoning" not in row:
-        return row
-    texts = {name: row[name] for name in ("answer", "reference") if isinstance(row.get(name), str)}
-    return row | {name: text.rpartition(row["reasoning"])[2].strip() for name, text in texts.items()}
 
 
 def _built_in(

@@ -15,12 +15,14 @@ from lorafile.engine.model.head import blind_loss, load_tokens
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import after_step, penalty
 from lorafile.engine.model.peak_memory import is_out_of_memory
-from lorafile.engine.randomness import seeded
+from lorafile.engine.randomness import initial_seed, seeded
 from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.training.checkpoint import ResumableModel
 from lorafile.engine.training.curve import Curve
 from lorafile.engine.training.optimizer import OptimizerStep
 from lorafile.engine.training.recorder import RunRecorder, record_run
+from lorafile.engine.training.validation import FILE as VALIDATION_FILE
+from lorafile.engine.training.validation import Validation
 from lorafile.files.jsonl import write_lines
 
 
@@ -44,7 +46,7 @@ def _attempt(request: Request, out: Path, bases: Bases, recorder: RunRecorder) -
         bases.drop()
         base = load_base(request.settings, request.paths)
         base.model.requires_grad_(True)
-        base.draw_head(request.settings["seed"])
+        base.draw_head(initial_seed(request.settings))
         return _train(base, base.model, documents, request, out, recorder)
     with bases.proven(request.settings, request.paths) as base:
         steps = total_steps(len(training_units(documents, base.model)[0]), request.settings["training"])
@@ -56,9 +58,16 @@ def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Pat
     tokens, unpacked = training_units(documents, model)
     settings = request.settings["training"]
     curve = Curve()
+    validation = Validation(base, request) if request.settings.get("validation") else None
     with seeded(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
-        trouble = _fit(base, model.train(), tokens, request, curve, recorder)
-    return finish(model, request, out, curve, recorder, trouble, {"unpacked": unpacked} if unpacked else {})
+        trouble = _fit(base, model.train(), tokens, request, curve, recorder, validation)
+    more: dict[str, Any] = {"unpacked": unpacked} if unpacked else {}
+    if validation is not None:
+        if not trouble:
+            validation.restore_best(model, len(curve.rows))
+        write_lines(out / VALIDATION_FILE, validation.rows)
+        more |= validation.figures(len(curve.rows), bool(trouble))
+    return finish(model, request, out, curve, recorder, trouble, more)
 
 
 def finish(
@@ -72,19 +81,28 @@ def finish(
     seconds = recorder.seconds()
     model.eval()
     write_lines(out / "curve.jsonl.gz", curve.rows)
-    figures = _figures(model, curve, seconds) | more | recorder.figures()
+    figures = _figures(model, curve, seconds, more.get("validation_seconds", 0.0)) | more | recorder.figures()
+    files = ["curve.jsonl.gz", *([VALIDATION_FILE] if (out / VALIDATION_FILE).exists() else [])]
     if trouble:
-        return Result("diverged", f"Training diverged: {trouble}.", figures, ["curve.jsonl.gz"])
-    return Result(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
+        return Result("diverged", f"Training diverged: {trouble}.", figures, files)
+    return Result(figures=figures, files=[*files, *save(model, request, out, figures)])
 
 
-def _fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, recorder: RunRecorder) -> str:
+def _fit(
+    base: Base,
+    model: Any,
+    tokens: Tokens | Blocks,
+    request: Request,
+    curve: Curve,
+    recorder: RunRecorder,
+    validation: Validation | None,
+) -> str:
     """Fit; say where smaller micro-batches may help.
 
     :raises _SmallerParts: when a step did not fit into memory, and the spec allows smaller parts of it
     """
     try:
-        return fit(base, model, tokens, request, curve, recorder)
+        return fit(base, model, tokens, request, curve, recorder, validation)
     except Exception as error:
         size = math.ceil(request.settings["training"]["per_device_train_batch_size"] / recorder.parts)
         if not (is_out_of_memory(error) and request.execution.get("auto_find_batch_size") and size > 1):
@@ -93,7 +111,15 @@ def _fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curv
     raise _SmallerParts
 
 
-def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, recorder: RunRecorder) -> str:
+def fit(
+    base: Base,
+    model: Any,
+    tokens: Tokens | Blocks,
+    request: Request,
+    curve: Curve,
+    recorder: RunRecorder,
+    validation: Validation | None = None,
+) -> str:
     """Run the optimizer steps; return why training diverged, or nothing.
 
     The loss of a step is the sum over its supervised tokens divided by their number, however they were spread over the
@@ -101,29 +127,41 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     """
     settings = request.settings["training"]
     steps = total_steps(len(tokens), settings)
-    stepper = Stepper(base, model, settings, steps)
+    stepper = Stepper(base, model, settings, steps, validation)
     done = recorder.begin(stepper, curve, steps)
     stepper.parts, stepper.count = recorder.parts, done
     blind = blind_loss(tokens.tokens if isinstance(tokens, Blocks) else tokens, base.choices)
+    trouble = recorder.evaluate(stepper, curve)  # where the run was stopped before its last step was evaluated
     for epoch, group in islice(step_batches(tokens, settings, request.settings["seed"]), done, steps):
+        if trouble or stepper.stops_early:
+            break
         rate = stepper.optimizer_step.rate
         loss, norm = stepper.step(tokens, group, curve)
         curve.add(epoch, loss, rate, norm)
         trouble = curve.diverged(blind, settings, request.settings["model"]["dtype"])
-        if trouble:
-            return trouble
-        recorder.record_step(stepper, curve)
+        if not trouble:
+            recorder.record_step(stepper, curve)
+            trouble = recorder.evaluate(stepper, curve)
     stepper.optimizer_step.finish()
-    return ""
+    return trouble
 
 
 class Stepper(ResumableModel):
     """One optimizer step after another of one run."""
 
-    def __init__(self, base: Base, model: Any, settings: dict[str, Any], steps: int) -> None:
-        super().__init__(model, OptimizerStep(model, settings, steps, base.device))
+    def __init__(
+        self, base: Base, model: Any, settings: dict[str, Any], steps: int, validation: Validation | None = None
+    ) -> None:
+        super().__init__(model, OptimizerStep(model, settings, steps, base.device), validation)
         self.base, self.settings = base, settings
         self.parts, self.count = 1, 0
+        if validation is not None:
+            validation.steps = steps
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether validation has not improved for long enough."""
+        return self.validation is not None and self.validation.stopped
 
     def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
@@ -178,7 +216,7 @@ def save(model: Any, request: Request, out: Path, figures: dict[str, Any]) -> li
     return files
 
 
-def _figures(model: Any, curve: Curve, seconds: float) -> dict[str, Any]:
+def _figures(model: Any, curve: Curve, seconds: float, evaluated: float) -> dict[str, Any]:
     trainable, total = parameter_counts(model)
     last = [row["loss"] for row in curve.rows[-10:]]
     return {
@@ -186,7 +224,7 @@ def _figures(model: Any, curve: Curve, seconds: float) -> dict[str, Any]:
         "steps": len(curve.rows),
         "tokens": curve.tokens,
         "supervised_tokens": curve.supervised,
-        "tokens_per_second": curve.tokens / seconds,
+        "tokens_per_second": curve.tokens / max(seconds - evaluated, 1e-9),
         "final_loss": sum(last) / len(last),
         "trainable_parameters": trainable,
         "total_parameters": total,

@@ -23,6 +23,8 @@ def training_class(settings: dict[str, Any], train: str) -> str:
     :param train: key of the `prepare` node that it reads
     """
     adapter, training = settings["adapter"], settings["training"]
+    if settings.get("validation"):  # an evaluation reads one adapter, and may end its run before the others
+        return ""
     stackable = {*_PLAIN, *_PLACED} | ({"bias"} if adapter.get("bias") == "none" else set())
     if adapter["method"] != "lora" or set(adapter) - stackable or not _stackable(settings):
         return ""

@@ -6,8 +6,7 @@ libraries that made it were compared.
 
 import os
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +14,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lorafile.engine.model.adapters import changed_tensors
 from lorafile.engine.model.fingerprint import parts, tensor_sums
 from lorafile.engine.model.methods import allocation, restore_allocation
 from lorafile.engine.randomness import dropout_generators
 from lorafile.engine.training.optimizer import OptimizerStep
+from lorafile.engine.training.validation import Validation
 from lorafile.environment import device_class, installed
 from lorafile.files.atomic import sync
 from lorafile.files.digests import file_digest
@@ -28,7 +29,6 @@ from lorafile.specs.optimizers import OPTIMIZERS
 FORMAT = 1  # raised when an older checkpoint could no longer be understood
 _LIBRARIES = ("torch", "transformers", "peft")
 _OF_OPTIMIZERS = tuple(sorted({row.package for row in OPTIMIZERS.values() if row.package}))
-_ADAPTER = ".default"  # what PEFT puts into the name of each tensor of an adapter
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class RunState:
     :ivar random: states of torch's generators: the processor's, each GPU's, and the run's own
     :ivar python: state of Python's generator
     :ivar frozen: sums over all weights that the run leaves alone
+    :ivar validation: where the evaluations of the run are, if it has any; `best`: the tensors of its best step
     """
 
     tensors: dict[str, torch.Tensor]
@@ -52,6 +53,8 @@ class RunState:
     random: dict[str, torch.Tensor]
     python: Any
     frozen: list[int]
+    validation: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def copy_tensors(self, tensors: dict[str, torch.Tensor], frozen: list[int]) -> None:
         """Copy the state's tensors into those of a run, once it is clear that they are this run's.
@@ -82,16 +85,17 @@ class Resumable(Protocol):
 
 
 class ResumableModel:
-    """A run that has the model to itself."""
+    """A run that has the model to itself; where it is evaluated while it trains, with its validation."""
 
-    def __init__(self, model: Any, optimizer_step: OptimizerStep) -> None:
-        self.model, self.optimizer_step = model, optimizer_step
+    def __init__(self, model: Any, optimizer_step: OptimizerStep, validation: Validation | None = None) -> None:
+        self.model, self.optimizer_step, self.validation = model, optimizer_step, validation
 
     def state(self) -> RunState:
         """Return the run's state; its tensors are shared and not copied."""
         states, python = random_states()
+        validation, best = self.validation.state() if self.validation else ({}, {})
         return RunState(
-            tensors={name: tensor.detach() for name, tensor in _changed_tensors(self.model)},
+            tensors={name: tensor.detach() for name, tensor in changed_tensors(self.model)},
             optimizer=self.optimizer_step.optimizer_state(),
             schedule=self.optimizer_step.schedule.state_dict(),
             scaler=self.optimizer_step.scaler.state_dict(),
@@ -99,6 +103,8 @@ class ResumableModel:
             random=states | generator_states(dropout_generators(self.model)),
             python=python,
             frozen=frozen_sums(self.model),
+            validation=validation,
+            best=best,
         )
 
     def restore(self, state: RunState) -> None:
@@ -106,7 +112,7 @@ class ResumableModel:
 
         :raises DamagedCheckpoint: when the state is another run's; this one is then as it was
         """
-        state.copy_tensors(dict(_changed_tensors(self.model)), frozen_sums(self.model))
+        state.copy_tensors(dict(changed_tensors(self.model)), frozen_sums(self.model))
         self.optimizer_step.restore_optimizer(state.optimizer)
         restore_allocation(self.model, state.allocation)
         self.optimizer_step.schedule.load_state_dict(state.schedule)
@@ -116,6 +122,8 @@ class ResumableModel:
         for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
             torch.cuda.set_rng_state(state.random[f"cuda{number}"], number)
         restore_generators(dropout_generators(self.model), state)
+        if self.validation and state.validation:
+            self.validation.restore(state.validation, state.best)
 
 
 def random_states() -> tuple[dict[str, torch.Tensor], Any]:
@@ -139,19 +147,9 @@ def restore_generators(generators: list[torch.Generator], state: RunState) -> No
 
 def frozen_sums(model: Any) -> list[int]:
     """Return two sums over each weight that a run leaves alone."""
-    changed = {name for name, _ in _changed_tensors(model)}
+    changed = {name for name, _ in changed_tensors(model)}
     frozen = (parameter for name, parameter in model.named_parameters() if name not in changed)
     return list(tensor_sums(part for parameter in frozen for part in parts(parameter)))
-
-
-def _changed_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield what a run changes: the trainable parameters, and whatever else belongs to its adapter."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad or _ADAPTER in name:
-            yield name, parameter
-    for name, buffer in model.named_buffers():
-        if _ADAPTER in name:
-            yield name, buffer
 
 
 def made_with() -> dict[str, str | None]:
@@ -224,11 +222,12 @@ def _packed(state: RunState) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
                 numbers.setdefault(index, {})[name] = value
     tensors |= {f"allocation.{name}": value for name, value in state.allocation.items()}
     tensors |= {f"random.{name}": value for name, value in state.random.items()}
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
     plain = {
         "groups": state.optimizer["param_groups"],
         "numbers": numbers,
         **({"names": names} if names else {}),
-        **{name: getattr(state, name) for name in ("schedule", "scaler", "python", "frozen")},
+        **{name: getattr(state, name) for name in ("schedule", "scaler", "python", "frozen", "validation")},
     }
     return _unshared(tensors), plain
 
@@ -245,7 +244,13 @@ def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _unpacked(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> RunState:
-    kinds: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "allocation": {}, "random": {}}
+    kinds: dict[str, dict[str, torch.Tensor]] = {
+        "model": {},
+        "optimizer": {},
+        "allocation": {},
+        "random": {},
+        "best": {},
+    }
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         kinds[kind][rest] = tensor
@@ -269,6 +274,8 @@ def _unpacked(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> RunSta
         random=kinds["random"],
         python=(version, tuple(words), gauss),
         frozen=plain["frozen"],
+        validation=plain.get("validation", {}),  # which an older checkpoint has not
+        best=kinds["best"],
     )
 
 

@@ -1,6 +1,8 @@
 """The optimizer step of one run: an optimizer of the table, transformers' schedule, clipping, and loss scaling."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -50,6 +52,22 @@ class OptimizerStep:
         """Leave in the model what is to be stored: of a schedule-free optimizer, the average."""
         if hasattr(self.optimizer, "eval"):
             self.optimizer.eval()
+
+    @contextlib.contextmanager
+    def stored_weights(self) -> Iterator[None]:
+        """Have the weights that would be stored now in the model; afterwards, to the bit, those that are trained."""
+        if not hasattr(self.optimizer, "eval"):
+            yield
+            return
+        kept = [parameter.detach().clone() for parameter in self.parameters]
+        self.optimizer.eval()
+        try:
+            yield
+        finally:
+            self.optimizer.train()
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, kept, strict=True):
+                    parameter.copy_(value)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Return the optimizer's state as torch's own optimizers have it: no table is inside another."""

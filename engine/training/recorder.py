@@ -100,6 +100,20 @@ class RunRecorder:
         if step < self.steps and self._due(step):
             self.save_checkpoint(run, curve)
 
+    def evaluate(self, run: checkpoint.ResumableModel, curve: Curve) -> str:
+        """Evaluate the last step on validation where that is due; return why training diverged, or nothing.
+
+        :raises Stopped: when the run is asked to stop; it is evaluated when it goes on
+        """
+        if run.validation is None or not run.validation.is_due(len(curve.rows)):
+            return ""
+        try:
+            with run.optimizer_step.stored_weights():
+                return run.validation.evaluate(run.model, len(curve.rows), curve.rows[-1]["epoch"], self.report)
+        except Stopped:
+            self.save_checkpoint(run, curve)
+            raise
+
     def _due(self, step: int) -> bool:
         every = self.request.execution.get("save_steps")
         if every and step % every == 0:

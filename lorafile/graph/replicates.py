@@ -9,6 +9,7 @@ from lorafile.graph.graph import Replicate
 from lorafile.graph.metrics import built_in_outputs, is_head, outputs, score_section
 from lorafile.graph.prepare import add_splits
 from lorafile.graph.settings import answering_sections, bare_sections
+from lorafile.graph.validation import validation_section
 from lorafile.lock.lockfile import identity
 from lorafile.specs import Configuration
 from lorafile.specs.tables.evaluate import decoding
@@ -46,6 +47,10 @@ def _add_train(builder: GraphBuilder, configuration: Configuration, base: str, s
     if repeat > 1:  # the first has the key that it would have alone
         sections["repeat"] = repeat
     inputs = {"train": builder.graph.splits[name]["train"]}
+    validation = validation_section(builder, configuration, lambda output: _task(builder, configuration, output, seed))
+    if validation:  # such a run reads what it is evaluated on
+        sections["validation"] = validation
+        inputs["validation"] = builder.graph.splits[name]["validation"]
     return builder.add("train", f"{base}:train", sections, inputs, Owner(name, seed, repeat=repeat))
 
 

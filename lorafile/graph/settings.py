@@ -50,8 +50,19 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
             sections["adapter"] = matched(sections["adapter"], model, parameters, configuration.alpha_of_rank)
         sections["adapter"] = sections["adapter"] if lock.as_written else without_idle(sections["adapter"], model)
     if configuration.train is not None:
-        sections["training"] = training_section(configuration.train, sections["adapter"], model, lock.as_written)
+        draws = configuration.method != "full" or base.get("head") == "new"
+        training = training_section(configuration.train, sections["adapter"], model, lock.as_written)
+        sections["training"] = training if draws or lock.as_written else _without_init_seed(training)
+        if configuration.train.validation:
+            sections["validation"] = configuration.train.validation  # what is evaluated is resolved with its node
     return sections
+
+
+def _without_init_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training of which nothing is drawn."""
+    if "init_seed" not in settings:  # so that the section stays one object
+        return settings
+    return {name: value for name, value in settings.items() if name != "init_seed"}
 
 
 def _shared_model(configuration: Configuration, model: ModelLock, lock: Lock, shared: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from lorafile.specs.catalogue import licence
 from lorafile.state import State
 
 _LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by
-_NOT_OF_A_MODEL = ("curve.jsonl.gz", "traceback.txt")
+_NOT_OF_A_MODEL = ("curve.jsonl.gz", "validation.jsonl.gz", "traceback.txt")
 _ENVIRONMENT = ("device", "driver", "torch", "transformers", "peft", "lorafile")
 _HERE = '"path/of/this/directory"'
 _ADAPTER_USE = """\

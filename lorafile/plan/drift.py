@@ -19,12 +19,15 @@ _DIGEST = 64  # characters
 _OTHERS = {  # digests and keys, by setting or section, in the words of a reader
     "input.train": "training data",
     "input.data": "data",
+    "input.validation": "validation data",
     "data.digest": "data",
     "metric_file": "metric file",
     "model.tokenizer": "tokenizer",
     "tokenizer": "tokenizer",
     "model": "model",
 }
+# What follows from which evaluations a run has.
+_OF_VALIDATION = ("input.validation", "validation.metrics", "validation.tasks")
 
 
 def drift(kind: str, then: dict[str, Any], now: dict[str, Any]) -> str:
@@ -75,6 +78,8 @@ def describe_differences(before: dict[str, Any], after: dict[str, Any]) -> list[
     if "adapter.method" in differing:  # its other settings follow
         parts[_change("method", before.get("adapter.method"), after.get("adapter.method"))] = None
         differing = [name for name in differing if not name.startswith("adapter.")]
+    if any(name.startswith("validation.") and name not in _OF_VALIDATION for name in differing):
+        differing = [name for name in differing if name not in _OF_VALIDATION]
     if _same_scale(before, after):
         differing = [name for name in differing if name != "adapter.lora_alpha"]
     parts |= dict.fromkeys(_program_differences(before, after))
@@ -89,7 +94,7 @@ def describe_differences(before: dict[str, Any], after: dict[str, Any]) -> list[
         elif any(isinstance(values.get(name), str) and len(values[name]) == _DIGEST for values in (before, after)):
             parts[f"other {_OTHERS.get(name) or _OTHERS.get(section, name)}"] = None
         else:
-            label = setting if section in ("adapter", "training") else name
+            label = setting if section in ("adapter", "training", "validation") else name
             parts[_change(label, before.get(name), after.get(name))] = None
     return list(parts)
 

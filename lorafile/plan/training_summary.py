@@ -13,6 +13,7 @@ from lorafile.engine.token_counts import count_tokens
 from lorafile.errors import LoraError
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import optimizer_steps, warmup_steps
+from lorafile.graph.validation import evaluations
 from lorafile.lock.data import DataLock, split_files
 from lorafile.lock.lockfile import identity, is_on_hub
 from lorafile.plan.plan import Plan
@@ -49,6 +50,9 @@ class RunSteps:
 
     :ivar epochs: passes over the examples; `batch`: examples of an optimizer step
     :ivar tokens: of a run, padding not counted; `exact`: whether its examples are prepared
+    :ivar evaluations: on validation while it trains, at most; `evaluated`: the rows that each reads
+    :ivar metric: what decides which step is the best; empty without evaluations
+    :ivar selects: what follows from it: the best step is kept, training stops early
     """
 
     configurations: tuple[str, ...]
@@ -58,6 +62,10 @@ class RunSteps:
     warmup: int
     tokens: int
     exact: bool
+    evaluations: int = 0
+    evaluated: int = 0
+    metric: str = ""
+    selects: str = ""
 
 
 def split_rows(plan: Plan) -> list[SplitRows]:
@@ -85,7 +93,7 @@ def run_steps(plan: Plan) -> list[RunSteps]:
             if prepare.key not in examples:
                 examples[prepare.key] = _examples(plan, prepare)
             if (read := examples[prepare.key]) is not None:
-                groups.setdefault(_run(node.settings["training"], read), {})[node.configuration] = None
+                groups.setdefault(_run(node.settings, read), {})[node.configuration] = None
     return [replace(run, configurations=tuple(names)) for run, names in groups.items()]
 
 
@@ -128,7 +136,16 @@ def training_lines(rows: list[SplitRows], runs: list[RunSteps]) -> list[str]:
             f"Training{named}: {about}{steps} of {plural(run.batch, 'example')} ({epochs}){rising}; "
             f"{about}{run.tokens:,} tokens per run."
         )
+        if run.evaluations:
+            lines.append(_evaluation_line(run, about, named))
     return lines
+
+
+def _evaluation_line(run: RunSteps, about: str, named: str) -> str:
+    """Say what training reads of validation, and what is chosen on it."""
+    number = plural(run.evaluations, "evaluation")
+    reads = f"{about}{number} on {plural(run.evaluated, 'validation row')} ({run.metric})"
+    return f"While training{named}: {reads}{f'; {run.selects}' if run.selects else ''}."
 
 
 def _split(graph: Graph, node: GraphNode, figures: dict[str, Any]) -> SplitRows | None:
@@ -211,12 +228,31 @@ def _examples(plan: Plan, prepare: GraphNode) -> _Examples | None:
     return _Examples(count, count * _tokens(plan.graph, prepare), exact=False)
 
 
-def _run(training: dict[str, Any], read: _Examples) -> RunSteps:
-    """Return how long a run trains."""
+def _run(settings: dict[str, Any], read: _Examples) -> RunSteps:
+    """Return how long a run trains, and how often it is evaluated."""
+    training, validation = settings["training"], settings.get("validation", {})
     steps = optimizer_steps(training, read.number)
     batch = int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
     epochs = steps * batch / read.number if training["max_steps"] > 0 else float(training["num_train_epochs"])
-    return RunSteps((), steps, epochs, batch, warmup_steps(training, steps), round(read.tokens * epochs), read.exact)
+    run = RunSteps((), steps, epochs, batch, warmup_steps(training, steps), round(read.tokens * epochs), read.exact)
+    if not validation:
+        return run
+    return replace(
+        run,
+        evaluations=evaluations(validation, steps),
+        evaluated=int(validation["max_eval_samples"]),
+        metric=", ".join(validation["metrics"]),
+        selects=_selects(validation),
+    )
+
+
+def _selects(validation: dict[str, Any]) -> str:
+    """Say what is chosen by the evaluations of a run, and by which metric; nothing where they only make a curve."""
+    patience = validation.get("early_stopping_patience")
+    parts = ["the best step is kept"] if validation.get("load_best_model_at_end") else []
+    parts += [f"training stops after {plural(patience, 'evaluation')} without improvement"] if patience else []
+    metric = validation["metric_for_best_model"]
+    return f"by {metric}, {listing(parts)}" if parts else ""
 
 
 def _tokens(graph: Graph, prepare: GraphNode) -> float:

@@ -67,6 +67,8 @@ def _styles(ink: dict[str, str], colours: list[str]) -> dict[str, Any]:
         "margin": {"color": ink["grid"], "opacity": 0.9},
         "band": {"opacity": 0.15},
         "curve": {"strokeWidth": 1.6},
+        "validation-curve": {"strokeWidth": 1.6, "strokeDash": [4, 3]},
+        "chosen-step": {"filled": False, "size": 70, "strokeWidth": 2, "opacity": 1},
         "trained-point": {"filled": False, "color": ink["quiet"], "size": 90, "shape": "square", "strokeWidth": 2},
         "lost": {"color": vermillion, "fontSize": 12, "fontWeight": 600},
         "lost-point": {"color": vermillion, "shape": "cross", "angle": 45, "filled": True, "size": 110, "opacity": 1},

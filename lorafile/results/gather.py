@@ -29,6 +29,7 @@ from lorafile.results.runs import (
     stored_rows,
     unfinished_runs,
     unfinished_status,
+    validation_rows,
 )
 from lorafile.results.study_facts import configuration_row, data_of, hides_answers, model_of, topics
 from lorafile.results.warnings import warnings
@@ -48,7 +49,7 @@ def gather(plan: Plan, state: State) -> Results:
     graph, spec = plan.graph, plan.graph.spec
     history = state.latest(graph.nodes)
     places = Environments(plan)
-    runs, curves = _runs(plan, state, history, places)
+    runs, curves, validations = _runs(plan, state, history, places)
     looked, card = looks(spec, runs), cards(graph, plan.results, state)
     named, hidden = metric_names(graph), hides_answers(graph)
     tables = adapter_tables(graph, plan.results, history, state)
@@ -67,6 +68,7 @@ def gather(plan: Plan, state: State) -> Results:
         runs=pd.DataFrame(runs, columns=columns),
         profiles=pd.DataFrame(profiles),
         curves=pd.DataFrame(curves, columns=["configuration", "seed", "step", "epoch", "loss", "learning_rate"]),
+        validations=pd.DataFrame(validations),
         environments=places.rows,
         data=data_of(plan),
         answers=pd.DataFrame([] if hidden else answer_rows(graph, plan.results, state)),
@@ -140,13 +142,14 @@ def _declared(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _runs(plan: Plan, state: State, history: History, places: Environments) -> tuple[Rows, Rows]:
-    """Return a row for each run, and one for each step of its curve."""
+def _runs(plan: Plan, state: State, history: History, places: Environments) -> tuple[Rows, Rows, Rows]:
+    """Return a row for each run, one for each step of its curve, and one for each of its evaluations."""
     graph, spec = plan.graph, plan.graph.spec
     open_runs = unfinished_runs(graph, plan.results, state)
     waiting = {status.configuration: status.why_open for status in plan.tuning if not status.chosen}
     runs: Rows = []
     curves: Rows = []
+    validations: Rows = []
     for c in spec.configurations:
         if c.open:  # it is not known yet which of the candidates it is
             about = {"configuration": c.name, "sweep": c.sweep, "outcome": "missing", "key": ""}
@@ -158,7 +161,8 @@ def _runs(plan: Plan, state: State, history: History, places: Environments) -> t
             run |= extra_figures(graph, c.name, replicate, plan.results)
             runs.append(run | blocked_by(run, graph, history) | unfinished_status(run, progress))
             curves += curve_rows(c, replicate, history, state, progress)
-    return runs, curves
+            validations += validation_rows(c, replicate, history, state)
+    return runs, curves, validations
 
 
 def question_tokens(graph: Graph, replicate: Replicate, results: Attempts) -> dict[str, float]:

@@ -123,7 +123,10 @@ class Results:
         trained it `trainer` (its name), `reads` (whether the kernel kept held-out rows from it) and `failed_checks`,
         `trainable_parameters`, `total_parameters`, `adapter_bytes`, `final_loss`, `micro_batch_split` (into so many
         parts each micro-batch was cut, where a whole one did not fit into memory), `packed` (with so many others it was
-        trained at a time, counting itself; missing where alone), `question_tokens` (of a held-out example, on average)
+        trained at a time, counting itself; missing where alone), `question_tokens` (of a held-out example, on average);
+        where it was evaluated while it trained, `evaluations` (how many), `best_step` and `best_metric` (the best one),
+        `chosen_step` (whose weights it has), `ended_by` (last step, early stopping or divergence), and `selected_on`
+        (validation, where the evaluations chose the step)
     :ivar profiles: one row for each profiled configuration: `configuration`, `device`, `environment`, `key`, `base`
         (equal where the same base answers the same prompt), `load_seconds`,
         `train_step_seconds`, `tokens_per_second`, `supervised_tokens_per_second`, peak bytes by phase
@@ -136,6 +139,9 @@ class Results:
         `untuned`, `tuned` (the first seed's answer)
     :ivar curves: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`, one row for each optimizer step;
         of runs that still train, or were interrupted, as far as they came
+    :ivar validations: one row for each evaluation on validation while a finished run trained: `configuration`, `seed`,
+        `step`, `epoch`, `loss` (of the validation examples, in the unit of the training loss), each metric by name,
+        `chosen` (bool: the run's weights are those of this step)
     :ivar inspections: one row for each adapter that was looked into: `configuration`, `seed`, `trainable_parameters`,
         `total_parameters`, `trainable_share`, `adapted_modules`, `update_norm`, `cka_min`, `cka_last`, and the mean
         (`…_max`: largest) over modules of `relative_norm`, `effective_rank`, `stable_rank`, `energy_rank`
@@ -188,6 +194,7 @@ class Results:
     runs: "pd.DataFrame"
     profiles: "pd.DataFrame"
     curves: "pd.DataFrame"
+    validations: "pd.DataFrame" = field(default_factory=_nothing)
     environments: list[dict[str, Any]] = field(default_factory=list)  # each once: device, torch, transformers, peft, …
     data: dict[str, Any] = field(default_factory=dict)  # path, format, rows and supervised fraction of each split
     model: dict[str, Any] = field(default_factory=dict)  # path, architecture, parameters, dtype

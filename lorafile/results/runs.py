@@ -30,6 +30,7 @@ _TRAIN_FIGURES = (
     "micro_batch_split",
     "packed",
 )
+_OF_VALIDATION = ("evaluations", "best_step", "best_metric", "chosen_step", "ended_by", "selected_on")
 _WEIGHTS = ".safetensors"
 _ENDED = ("done", "diverged", "out-of-memory")  # a result; a run that failed is to be tried again
 _COLUMNS = ("configuration", "candidate", "values", "seed", "outcome", "message", "key", "chosen", "added")
@@ -65,6 +66,7 @@ def run_row(c: Configuration, replicate: Replicate, results: Attempts, history: 
     run |= _own_figures(replicate, results, history, run)
     if replicate.train and last is not None:
         run |= {name: last.figures.get(name) for name in _TRAIN_FIGURES}
+        run |= {name: last.figures[name] for name in _OF_VALIDATION if name in last.figures}
         if "trainer" in last.figures:
             run |= {"trainer": last.figures["trainer"]["name"], "reads": last.figures["reads"]}
             run |= {"failed_checks": " ".join(checks)} if (checks := last.figures.get("failed_checks")) else {}
@@ -123,6 +125,15 @@ def curve_rows(
     rows = list(stored_rows(finished[-1], "curve.jsonl.gz", state)) if finished else []
     rows = rows or (progress.rows if progress else [])
     return [{"configuration": c.name, "seed": replicate.seed, **row} for row in rows]
+
+
+def validation_rows(c: Configuration, replicate: Replicate, history: History, state: State) -> Iterator[dict[str, Any]]:
+    """Yield a row for each evaluation of a finished run while it trained."""
+    finished = [attempt for attempt in history.get(replicate.train or "", []) if attempt.finished]
+    chosen = finished[-1].figures.get("chosen_step") if finished else None
+    for row in stored_rows(finished[-1], "validation.jsonl.gz", state) if finished else ():
+        loss = row.get("log_loss", row.get("mse"))
+        yield {"configuration": c.name, "seed": replicate.seed, "loss": loss, "chosen": row["step"] == chosen, **row}
 
 
 def unfinished_runs(graph: Graph, results: Attempts, state: State) -> dict[str, Unfinished]:

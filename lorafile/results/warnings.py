@@ -59,7 +59,7 @@ def _of_runs(plan: Plan, runs: list[dict[str, Any]]) -> list[str]:
     if imported := _with(runs, "imported"):
         word = "run was" if len(imported) == 1 else "runs were"
         lines.append(f"{len(imported)} {word} imported, not trained under this protocol: {listed(imported)}.")
-    lines += _of_programs(runs)
+    lines += [*_of_programs(runs), *_of_selection(runs)]
     if cut := _with(runs, "micro_batch_split"):
         lines.append(
             f"{plural(len(cut), 'run')} used smaller micro-batches after running out of memory; the effective batch, "
@@ -85,6 +85,17 @@ def _of_programs(runs: list[dict[str, Any]]) -> list[str]:
             "Landlock, and neither the model's directory nor the state is in a system directory, Lorafile prevents it."
         )
     return lines
+
+
+def _of_selection(runs: list[dict[str, Any]]) -> list[str]:
+    """Say which runs chose their step on validation."""
+    selected = _with(runs, "selected_on")
+    if not selected:
+        return []
+    return [
+        f"{plural(len(selected), 'run')} chose the training step on validation, so their results on validation are "
+        f"optimistic; tests use test, where there is one: {listed(selected)}."
+    ]
 
 
 def _with(runs: list[dict[str, Any]], flag: str) -> list[str]:

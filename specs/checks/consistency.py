@@ -30,6 +30,7 @@ from lorafile.specs.tables.evaluate import (
 )
 from lorafile.specs.tables.settings import SpecTables
 from lorafile.specs.tables.tracking import TrackingTable
+from lorafile.specs.tables.train import VALIDATION
 
 # What each format reads; `data.columns` says which column of the data holds it.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -55,7 +56,9 @@ def check_tables(tables: SpecTables, raw: dict[str, Any], problems: Problems) ->
     _check_training(tables, problems)
     _check_data(tables.data, problems)
     _check_evaluate(tables.evaluate, tables.data, problems)
-    if not {"model.task_type", "model.num_labels"} & {*varied_settings(raw)}:
+    varied = varied_settings(raw)
+    _check_validation(tables, varied, problems)
+    if not {"model.task_type", "model.num_labels"} & {*varied}:
         _check_regression(tables, problems)
     check_bits(raw.get("quantization"), ("quantization",), problems)
     check_trainers(tables, raw, problems)
@@ -84,6 +87,25 @@ def _check_training(tables: SpecTables, problems: Problems) -> None:
             problems.add((name, "warmup_ratio"), "is the old name of a fractional warmup_steps; set one of the two")
         if table.max_steps == 0:
             problems.add((name, "max_steps"), "0 would train nothing; write -1 to use num_train_epochs")
+
+
+def _check_validation(tables: SpecTables, varied: list[str], problems: Problems) -> None:
+    """Refuse settings of evaluations that a run does not have, and a metric that nothing computes."""
+    train, metrics = tables.train, tables.evaluate.metrics
+    if train.eval_steps is None and "train.eval_steps" not in varied:
+        for name in VALIDATION:
+            if name in train.model_fields_set:
+                problems.add(("train", name), "has no effect without evaluations; also set train.eval_steps")
+    patience = {"train.early_stopping_patience", "train.early_stopping_threshold"} & {*varied}
+    if train.early_stopping_threshold and train.early_stopping_patience is None and not patience:
+        remedy = "also set early_stopping_patience"
+        problems.add(("train", "early_stopping_threshold"), f"has no effect without early stopping; {remedy}")
+    metric = train.metric_for_best_model
+    if metric is None or metric == "log_loss" or (metric in metrics and not is_metric_file(metric)):
+        return
+    names = [name for name in metrics if not is_metric_file(name)]
+    close = suggestion(metric, names) or f"; use one of them: {', '.join(dict.fromkeys(['log_loss', *names]))}"
+    problems.add(("train", "metric_for_best_model"), f'"{metric}" is not a built-in metric of evaluate.metrics{close}')
 
 
 def _check_data(data: DataTable, problems: Problems) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OF_OPTIMIZERS, OPTIMIZERS, OptimizerName
 from lorafile.specs.schedules import SCHEDULES, ScheduleName, own_settings
 from lorafile.specs.tables.trainer import BUILTIN, TrainerName
-from lorafile.specs.values import Number, Positive, PositiveNumber, Settings, Share, Steps
+from lorafile.specs.values import Natural, Number, Positive, PositiveNumber, Settings, Share, Steps, Text
 
 ScheduleKwargs = dict[str, float | int | str]
 
@@ -58,6 +58,33 @@ class TrainTable(Settings):
         description="Minutes between checkpoints; more if writing them would take over 5 % of the time. 0: never. "
         "Does not affect results.",
     )
+    init_seed: Natural | None = Field(
+        default=None,
+        description="Seed of the adapter's initialization, and of a new head's. The order of the data and dropout keep "
+        "the run's own seed. Unset: that one, too.",
+    )
+    eval_steps: Positive | None = Field(
+        default=None,
+        description="Optimizer steps between evaluations on validation; there is one after the last step, too. Unset: "
+        "none. They do not change the training.",
+    )
+    max_eval_samples: Positive = Field(
+        default=200, description="An evaluation reads this many rows of validation, from the first."
+    )
+    metric_for_best_model: Text | None = Field(
+        default=None,
+        description="What decides which step is the best: one of the built-in `evaluate.metrics`. Unset: `log_loss`; "
+        "of a regression `mse`.",
+    )
+    load_best_model_at_end: bool = Field(
+        default=False, description="Keep the weights of the step that is best on validation, not those of the last one."
+    )
+    early_stopping_patience: Positive | None = Field(
+        default=None, description="Stop after this many evaluations in a row without an improvement."
+    )
+    early_stopping_threshold: Number = Field(
+        default=0.0, description="What must be exceeded for an improvement to count in `early_stopping_patience`."
+    )
     trainer: TrainerName = Field(
         default=BUILTIN, description="What trains: `builtin`, or the name of a `[trainer.NAME]` table."
     )
@@ -86,7 +113,9 @@ class TrainTable(Settings):
     @property
     def written(self) -> dict[str, Any]:
         """What decides a result, with the settings that cannot matter as they are written."""
-        settings = self.model_dump(exclude={*EXECUTION, "trainer"})  # which has a section of its own
+        settings = self.model_dump(
+            exclude={*EXECUTION, *VALIDATION, "trainer"}
+        )  # the last two have sections of their own
         unset = {name for name in _WHEN_SET if settings[name] == type(self).model_fields[name].default}
         return {name: value for name, value in settings.items() if value is not None and name not in unset} | {
             **({ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}),
@@ -111,13 +140,27 @@ class TrainTable(Settings):
         return [*idle, "warmup_steps"] if constant else idle  # as in transformers
 
     @cached_property
+    def validation(self) -> dict[str, Any]:
+        """What decides the evaluations of a run, without what is off; empty where it has none."""
+        if self.eval_steps is None:
+            return {}
+        settings = self.model_dump(include=set(VALIDATION))
+        if self.early_stopping_patience is None:
+            settings.pop("early_stopping_threshold")
+        return {name: value for name, value in settings.items() if value}
+
+    @cached_property
     def as_text(self) -> str:
         """Equal text for settings of equal results."""
-        return json.dumps(self.results, sort_keys=True)
+        return json.dumps(self.results | self.validation, sort_keys=True)
 
 
 # How a run is done, and not what: these stand in no key, and cannot vary.
 EXECUTION = ("save_steps", "save_minutes", "auto_find_batch_size")
+VALIDATION = (  # decided by these: what is evaluated on validation while a run trains, and what follows from it
+    *("eval_steps", "max_eval_samples", "metric_for_best_model"),
+    *("load_best_model_at_end", "early_stopping_patience", "early_stopping_threshold"),
+)
 # 2: the examples of a step are drawn together, and then split into micro-batches. Before, micro-batches were drawn.
 ACCUMULATION, _ACCUMULATION_PROTOCOL = "accumulation_protocol", 2
 # 2: a step that the scaler skips is none of the schedule's, as in transformers. Before, the schedule went on.

@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafile.analysis.common.format import setting
 from lorafile.analysis.common.scores import FIXED
-from lorafile.results.results import Results, cells, missing
+from lorafile.results.results import Results, cells, missing, rows_of
 from lorafile.specs.tables.methods import METHODS
 
 
@@ -53,6 +53,12 @@ def factors(results: Results, among: list[str] | None = None) -> list[str]:
 def tuned(results: Results) -> dict[str, list[str]]:
     """Return configuration -> the settings whose value was chosen on validation, or is not yet; not to be changed."""
     return {name: list(settings or []) for name, settings in results.setting("tuned").items()}
+
+
+def selected_on_validation(results: Results) -> list[str]:
+    """Return the configurations whose runs ended at, or kept, the step that was best on validation."""
+    selected = rows_of(results.runs, "configuration", "selected_on")
+    return list(dict.fromkeys(str(name) for name, split in selected if split == "validation"))
 
 
 def setting_values(results: Results, factor: str, among: list[str] | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 from math import isnan, nan
 
 from lorafile.analysis.common.error_rate import looks, next_alpha, of_verdicts
-from lorafile.analysis.common.factors import tuned
+from lorafile.analysis.common.factors import selected_on_validation, tuned
 from lorafile.analysis.common.scores import split_of
 from lorafile.analysis.compare.confounders import UNPAIRED, Difference, differing
 from lorafile.analysis.compare.outcomes import Crossed, compared_as, crossed, margin_of, reach
@@ -143,7 +143,8 @@ def _estimated(results: Results, verdict: Verdict, data: Crossed) -> Verdict:
     one, other = (data.outcomes[name] for name in pair.names)
     estimate = contrast(one, other, data.variance)
     verdict = replace(verdict, estimate=estimate, margin=margin_of(margin, verdict.metric, other.mean))
-    optimistic = [name for name in pair.names if name == pair.chosen or tuned(results)[name]]
+    stopped = selected_on_validation(results) if verdict.split != "test" else []
+    optimistic = [name for name in pair.names if name == pair.chosen or name in stopped or tuned(results)[name]]
     if verdict.split != "test" and optimistic:
         why = f"{listing(optimistic)} was chosen on validation, and there is no test split to evaluate it on"
         return replace(verdict, word="none", why=why)

@@ -19,7 +19,10 @@ from lorafile.specs import Configuration
 from lorafile.specs.tables.analysis import VerdictTable
 from lorafile.units import listing
 
-TABLES = ("curves", "inspections", "inspected_modules", "representations", "truncations", "merges", "repeats")
+TABLES = (
+    *("curves", "validations", "inspections", "inspected_modules", "representations", "truncations", "merges"),
+    "repeats",
+)
 Named = dict[str, list[tuple[int, str]]]  # name in the union -> (number of the study, name there)
 Settings = dict[str, tuple[str, Any]]  # setting -> (its identity, its value as a reader knows it)
 

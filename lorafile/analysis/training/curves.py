@@ -3,13 +3,13 @@
 Curves are drawn as small multiples, one for each sweep; runs that diverged are drawn to their end.
 """
 
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from lorafile.analysis.common.base import Analysis
+from lorafile.analysis.common.base import Analysis, Column, ColumnKind, Table
 from lorafile.analysis.common.chart_parts import finish, tooltip
 from lorafile.analysis.common.display_names import readable
 from lorafile.analysis.common.factors import sweeps
@@ -17,7 +17,7 @@ from lorafile.analysis.common.format import number
 from lorafile.analysis.factors.eligible import trends
 from lorafile.results.results import Results, cells, grouped, missing, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable
-from lorafile.units import listing
+from lorafile.units import listing, plural
 
 POINTS = 60  # the most points of one line: more cannot be told apart at this width
 FEWEST, ALTOGETHER = 15, 6000  # of hundreds of lines none can be followed closely, and a page has to be drawn
@@ -31,12 +31,20 @@ CAPTION = (
 )
 
 
+VALIDATION_CAPTION = (
+    " Dashed: loss on validation while training, the mean over the seeds that were evaluated at that step. Ring: the "
+    "step whose weights a run has."
+)
+
+
 def analyse(results: Results, _table: AnalysisTable) -> list[Analysis]:
     """Return the loss curves; nothing where no step was recorded."""
     thin = thinned(results)
     if thin.empty:
         return []
-    analysis = Analysis("curves", "curves", "Training loss", "How did training go?", _sentences(results, thin))
+    tables = (table,) if (table := _evaluations(results)) is not None else ()
+    sentences = [*_sentences(results, thin), *_selection(results)]
+    analysis = Analysis("curves", "curves", "Training loss", "How did training go?", sentences, tables)
     return [analysis.with_chart(*_chart(results, thin))]
 
 
@@ -105,19 +113,50 @@ def _sentences(results: Results, thin: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _selection(results: Results) -> list[str]:
+    """Say in which runs validation chose the step, and what that means."""
+    columns = ("selected_on", "chosen_step", "steps", "ended_by", "outcome")
+    runs = [run for run in rows_of(results.runs, *columns) if run[0] == "validation" and not missing(run[1])]
+    if not runs:
+        return []
+    early = sum(ended == "early stopping" for *_, ended, _ in runs)
+    steps = [int(chosen) for _, chosen, *_ in runs]
+    between = f"step {steps[0]}" if min(steps) == max(steps) else f"steps {min(steps)} to {max(steps)}"
+    stopped = f", and early stopping ended {early} of them" if early else ""
+    return [
+        f"Validation chose the weights of {plural(len(runs), 'run')}, at {between}{stopped}. Results on validation "
+        "are optimistic for these runs; tests use test."
+    ]
+
+
+def _evaluations(results: Results) -> Table | None:
+    """Return what each run's evaluations on validation came to; None where none had any."""
+    keys = ("configuration", "seed", "evaluations", "best_step", "best_metric", "chosen_step", "steps", "ended_by")
+    rows = [dict(zip(keys, row, strict=True)) for row in rows_of(results.runs, *keys) if not missing(row[2])]
+    if not rows:
+        return None
+    kinds: dict[str, ColumnKind] = dict.fromkeys(keys, "count") | {"best_metric": "number"}
+    kinds |= {"configuration": "text", "seed": "text", "ended_by": "text"}
+    columns = tuple(Column(key, key.replace("_", " "), kinds[key]) for key in keys)
+    return Table("Evaluations on validation while training", pd.DataFrame(rows), columns)
+
+
 def _chart(results: Results, thin: pd.DataFrame) -> tuple[Any, str]:
     """Return a panel for each sweep with a curve, each configuration a line, and what the lines mean."""
     drawn = set(thin["configuration"])
     done = thin[thin["outcome"] == "done"]
-    domain = _domain(done if len(done) else thin)
+    validation = validation_losses(results)
+    domain = _domain(pd.concat([done if len(done) else thin, validation]))
     panels, caption = [], CAPTION
     every, names = sweeps(results), readable(results)
     for sweep, members in every.items():
         order, numeric = _ordered(results, sweep, members)
         if labels := {name: names.get(name, label) for name, label in order.items() if name in drawn}:
-            panels.append(_panel(thin, labels, sweep, domain, numeric))
+            panels.append(_panel(thin, validation, labels, sweep, domain, numeric))
     if any(len(members) > _NAMED for members in every.values()):
         caption += " Each panel's legend lists its first twelve configurations."
+    if len(validation):
+        caption += VALIDATION_CAPTION
     whole = alt.concat(*panels, columns=2, spacing={"row": 22, "column": 26}).resolve_scale(color="independent")
     description = "Training loss by step, one panel for each sweep."
     return finish(whole, "Training loss", description, margin=60, least=200), caption
@@ -131,7 +170,14 @@ def _ordered(results: Results, sweep: str, members: dict[str, str]) -> tuple[dic
     return members, False
 
 
-def _panel(thin: pd.DataFrame, labels: dict[str, str], sweep: str, domain: list[float], numeric: bool) -> Any:
+def _panel(
+    thin: pd.DataFrame,
+    validation: pd.DataFrame,
+    labels: dict[str, str],
+    sweep: str,
+    domain: list[float],
+    numeric: bool,
+) -> Any:
     own = thin[thin["configuration"].isin(labels)].assign(label=lambda frame: frame["configuration"].map(labels))
     done, cut = own[own["outcome"] == "done"], own[own["outcome"] != "done"]
     log = domain[0] > 0 and domain[1] / domain[0] > 3
@@ -139,14 +185,39 @@ def _panel(thin: pd.DataFrame, labels: dict[str, str], sweep: str, domain: list[
     y = alt.Y("loss:Q", title="loss, nats per token", scale=scale, axis=_ticks(domain, log))
     x = alt.X("step:Q", title="optimizer step", axis=alt.Axis(tickCount=5, grid=False), scale=alt.Scale(nice=False))
     tips = tooltip(("configuration:N", "configuration"), ("step:Q", "step"), ("loss:Q", "loss"))
-    base = alt.Chart(_means(done)).encode(x=x, color=_colour(list(labels.values()), numeric))
+    colour = _colour(list(labels.values()), numeric)
+    base = alt.Chart(_means(done)).encode(x=x, color=colour)
     layers = [
         base.mark_area(style="band").encode(y="low:Q", y2="high:Q"),
         base.mark_line(style="curve").encode(y=y, tooltip=tips),
+        *_evaluated(validation, labels, x, y, colour),
         *_cut(cut, x, y),
     ]
     title = alt.Title(f"sweep {sweep}" if sweep else "configurations", fontSize=12, anchor="start", frame="group")
     return alt.layer(*layers).properties(width=PANEL[0], height=PANEL[1], title=title)
+
+
+def validation_losses(results: Results) -> pd.DataFrame:
+    """Return configuration, seed, step, loss, chosen: the loss of each evaluation on validation that is finite."""
+    keys = ["configuration", "seed", "step", "loss", "chosen"]
+    if not len(results.validations):
+        return pd.DataFrame(columns=keys)
+    frame = results.validations[keys]
+    return frame[[not missing(loss) and isfinite(loss) for loss in frame["loss"]]]
+
+
+def _evaluated(validation: pd.DataFrame, labels: dict[str, str], x: Any, y: Any, colour: Any) -> list[Any]:
+    """Return the loss on validation: dashed, the mean over seeds, and a ring at each run's own loss where it chose."""
+    own = validation[validation["configuration"].isin(labels)]
+    if own.empty:
+        return []
+    own = own.assign(label=own["configuration"].map(labels))
+    means = own.groupby(["configuration", "label", "step"], sort=False)["loss"].mean().round(4).reset_index()
+    tips = tooltip(("configuration:N", "configuration"), ("step:Q", "step"), ("loss:Q", "loss on validation"))
+    lines = alt.Chart(means).mark_line(style="validation-curve").encode(x=x, y=y, color=colour, tooltip=tips)
+    chosen = own[[bool(mark) for mark in own["chosen"]]].round({"loss": 4})
+    rings = alt.Chart(chosen).mark_point(style="chosen-step").encode(x=x, y=y, color=colour, tooltip=tips)
+    return [lines, rings]
 
 
 def _ticks(domain: list[float], log: bool) -> Any:

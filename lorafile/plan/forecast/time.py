@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from lorafile.engine.request import EXAMPLES
 from lorafile.graph.graph import GraphNode
 from lorafile.graph.notices import optimizer_steps
+from lorafile.graph.validation import evaluations
 from lorafile.plan.forecast.devices import Device
 from lorafile.plan.forecast.memory import BYTES, EVALUATED
 from lorafile.plan.forecast.shape import Shape
@@ -28,7 +30,8 @@ def seconds(node: GraphNode, shape: Shape, device: Device) -> float:
     size = shape.model.parameters
     overhead = _STEP_SECONDS * shape.layers
     if node.kind == "train":
-        return float(steps(node, shape) * _step(node.settings["training"], shape, speed))
+        evaluated = _validation(node, shape, speed) if "validation" in node.settings else 0.0
+        return float(steps(node, shape) * _step(node.settings["training"], shape, speed) + evaluated)
     passes = shape.examples / EVALUATED
     loading = _LOAD_SECONDS + size * BYTES[shape.dtype] / _LOADED if shape.method == "full" else 0.0
     if node.kind == "predict":
@@ -62,6 +65,22 @@ def _step(training: dict[str, Any], shape: Shape, speed: float) -> float:
     back = 2.0 if shape.method == "full" else shape.reach.blocks / shape.layers
     overheads = _STEP_SECONDS * shape.layers * (1 + 2 * min(1.0, back)) + 3 * _MODULE_SECONDS * shape.reach.modules
     return float(batch * shape.tokens * (2 + 2 * back) * shape.model.parameters / speed + overheads * accumulated)
+
+
+def _validation(node: GraphNode, shape: Shape, speed: float) -> float:
+    """Return the seconds of a run's evaluations, of examples as long as those that it trains on.
+
+    An answer is counted at the length of those of the data, where the adapter has learned to end it.
+    """
+    validation, size = node.settings["validation"], shape.model.parameters
+    rows, read, passes = int(validation["max_eval_samples"]), 0.0, 0.0
+    for output, task in validation["tasks"].items():
+        written = min(float(task["max_new_tokens"]), shape.longest_answer) if output == "generation" else 0.0
+        read += shape.tokens + min(written, shape.answer)
+        passes += rows / EXAMPLES * (1 + written)
+    overhead = _STEP_SECONDS * shape.layers + _MODULE_SECONDS * shape.reach.modules
+    each = rows * read * 2 * size / speed + passes * overhead
+    return evaluations(validation, int(steps(node, shape))) * each
 
 
 def _profile(node: GraphNode, shape: Shape, speed: float) -> float:

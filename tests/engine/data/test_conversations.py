@@ -14,7 +14,7 @@ from lorafile.engine.data.encode import chat_of, encode
 from lorafile.engine.data.example import Example
 from lorafile.engine.data.examples import examples
 from lorafile.engine.data.templates import renderer
-from lorafile.engine.nodes.score import without_reasoning
+from lorafile.engine.metrics.extraction import without_reasoning
 from lorafile.errors import NodeError
 
 END = "<|im_end|>"
