@@ -101,7 +101,7 @@ class Configuration(NamedTuple):
         tuned = [[candidate.identity() for candidate in self.tuned.candidates]] if self.tuned else []
         own = _TEXT.encode([self.method, self.quantization, self.adapter, self.shots, match, *tuned])
         program = [self.trainer.as_text] if self.trainer else []
-        training = self.train.as_text if self.train else ""
+        training = f"{self.train.as_text}\n{self.train.start}" if self.train else ""
         return "\n".join((self.model.as_text, self.data.as_text, training, own, *program))
 
     @property

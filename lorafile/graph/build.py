@@ -12,6 +12,7 @@ from lorafile.graph.prepare import add_clusters, add_splits
 from lorafile.graph.profile import add_profile
 from lorafile.graph.replicates import add_candidate, add_repeat, add_replicate
 from lorafile.graph.settings import resolved_sections
+from lorafile.graph.starts import sources, started_sections
 from lorafile.graph.trainers import trainer_programs
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Configuration, Spec
@@ -41,7 +42,8 @@ def build_candidates(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) ->
     tuned = {c.name: c.tuned for c in spec.configurations if c.tuned}
     owners = {candidate.name: name for name, about in tuned.items() for candidate in about.candidates}
     builder = GraphBuilder(_empty(spec, lock, accepted))
-    _add_data(builder, [c for c in spec.configurations if c.name in tuned])
+    started_from = sources(spec, (spec.named[name] for name in (*tuned, *owners)))
+    _add_data(builder, [c for c in spec.configurations if c.name in tuned or c.name in started_from])
     _add_candidate_data(builder, owners)
     for seed in spec.tables.study.seeds:
         _add_candidates(builder, owners, seed)
@@ -77,6 +79,10 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
 def _sections(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
     """Return the resolved sections of a configuration; of a program that trains it, too."""
     sections = resolved_sections(configuration, builder.lock, builder.shared)
+    source = builder.spec.start(configuration)
+    if source is not None:
+        before = builder.once(("sections", source.name), lambda: _sections(builder, source))
+        sections = started_sections(configuration, sections, source, before)
     if configuration.train is None or configuration.trainer is None:
         return sections
     program = builder.graph.trainers[configuration.train.trainer]

@@ -19,6 +19,7 @@ _DIGEST = 64  # characters
 _OTHERS = {  # digests and keys, by setting or section, in the words of a reader
     "input.train": "training data",
     "input.data": "data",
+    "input.start": "adapter to start from",
     "data.digest": "data",
     "model.tokenizer": "tokenizer",
     "tokenizer": "tokenizer",

@@ -23,6 +23,7 @@ from lorafile.specs.sweeps.tuning import AxesByPlace, axes_of, combinations, wit
 from lorafile.specs.tables.lora import REWRITING
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.settings import SpecTables, SweepTable
+from lorafile.specs.tables.train import START
 from lorafile.specs.tables.trainer import BUILTIN
 
 MAX_CONFIGURATIONS = 30_000
@@ -207,6 +208,10 @@ def contradiction(c: Configuration) -> Contradiction:
             "model",
             "num_labels",
         ), 'applies to a classification head, and a text-generating model has none; set task_type = "SEQ_CLS"'
+    if c.train and c.train.start and c.train.trainer != BUILTIN:
+        return ("train", START), f"[trainer.{c.train.trainer}] gets no adapter to start from; omit one of the two"
+    if c.train and c.train.start and "lora.init_lora_weights" in c.varied:
+        return ("train", START), "the adapter is that of another configuration, so lora.init_lora_weights has no effect"
     if c.train and c.train.trainer != BUILTIN and (wrong := _trainer_contradiction(c)):
         return ("train", "trainer"), wrong
     settings = c.adapter or {}
