@@ -45,13 +45,14 @@ def _load_start(model: Any, request: Request, head: tuple[str, ...]) -> None:
     files = request.inputs.get("start")
     if files is None:
         return
-    from peft import set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    own = tuple(f".{name}." for name in head) if request.settings.get("start", {}).get("head") == "new" else ()
     tensors = load_file(files["adapter_model.safetensors"])
-    tensors = {name: tensor for name, tensor in tensors.items() if not any(part in name for part in own)}
-    _check_complete(model, set(tensors), own)
+    if request.settings.get("start", {}).get("head") == "new":
+        own, modules = get_peft_model_state_dict(model, save_embedding_layers=False), [f".{name}." for name in head]
+        tensors |= {name: tensor for name, tensor in own.items() if any(module in name for module in modules)}
+    _check_complete(model, set(tensors))
     with peft_errors(request.settings["adapter"]["method"]):
         set_peft_model_state_dict(model, tensors)
 
@@ -171,16 +172,14 @@ def _tensor_names(file: Path) -> set[str]:
         return set(stream.keys())
 
 
-def _check_complete(model: Any, stored: set[str], own: tuple[str, ...] = ()) -> None:
+def _check_complete(model: Any, stored: set[str]) -> None:
     """Refuse an adapter that was loaded in part: PEFT leaves out and draws what does not fit.
 
     :param stored: the names of its tensors
-    :param own: parts of the names of tensors that it need not have
     """
     from peft import get_peft_model_state_dict
 
     expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    expected = {name for name in expected if not any(part in name for part in own)}
     unexpected, missing = stored - expected - set(model.state_dict()), expected - stored
     if unexpected or missing:
         mismatch = (
