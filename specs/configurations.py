@@ -27,7 +27,10 @@ _CONFIGURED = ("model", "data", "method", *METHODS, "full", "none", "quantizatio
 _TEXT = json.JSONEncoder(sort_keys=True)
 _CACHED = 4096  # tables that are typed once for all configurations that have them
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
-_ONE_VALUE = ("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels")
+_ONE_VALUE = (
+    *("quantization", *_PATTERNS, "lora.trainable_token_indices", "lora.init_lora_weights"),
+    *("data.columns", "data.labels"),
+)
 _UNORDERED = (
     *("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"),
     "trainable_token_indices",
@@ -338,6 +341,8 @@ def value_name(value: Any) -> str:
         if whole_numbers and value == list(range(value[0], value[-1] + 1)):
             return f"{value[0]}-{value[-1]}"
         return "+".join(value_name(item) for item in value) or "empty"
+    if isinstance(value, dict) and value.keys() == {"file", "function"}:
+        return _name_part(f"{value['file'].removesuffix('.py')}.{value['function']}")
     if isinstance(value, dict):
         return "+".join(f"{key}={value_name(item)}" for key, item in value.items()) or "empty"
     return _name_part(str(value))

@@ -7,6 +7,7 @@ from lorafile.graph.adapter_nodes import add_adapter_nodes, check_truncation
 from lorafile.graph.builder import GraphBuilder, extended
 from lorafile.graph.extra_evaluations import add_extra_evaluations, add_texts
 from lorafile.graph.graph import Graph, GraphNode, Replicate
+from lorafile.graph.initializers import INIT, init_functions, named_function
 from lorafile.graph.metrics import own_metrics
 from lorafile.graph.prepare import add_clusters, add_splits
 from lorafile.graph.profile import add_profile
@@ -34,7 +35,8 @@ def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None)
 
 
 def _empty(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
-    return Graph(spec, lock, own=own_metrics(spec), trainers=trainer_programs(spec), accepted=accepted)
+    code = {"own": own_metrics(spec), "trainers": trainer_programs(spec), "initializers": init_functions(spec)}
+    return Graph(spec, lock, accepted=accepted, **code)
 
 
 def build_candidates(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
@@ -79,7 +81,9 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
 def _sections(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
     """Return the resolved sections of a configuration; of a program that trains it, too."""
     sections = resolved_sections(configuration, builder.lock, builder.shared)
-    source = builder.spec.start(configuration)
+    source, function = builder.spec.start(configuration), named_function(configuration)
+    if function is not None:  # in a key stands what it is, and not where
+        sections["adapter"] = sections["adapter"] | {INIT: builder.graph.initializers[function].section}
     if source is not None:
         before = builder.once(("sections", source.name), lambda: _sections(builder, source))
         sections = started_sections(configuration, sections, source, before)

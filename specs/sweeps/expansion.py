@@ -255,6 +255,8 @@ def _no_b_message(c: Configuration) -> str:
 def _initialization_contradiction(c: Configuration) -> Contradiction:
     settings = c.adapter or {}
     word, setting = settings["init_lora_weights"], ("lora", "init_lora_weights")
+    if isinstance(word, dict) and (c.quantization or {}).get("quant_method", "bitsandbytes") != "bitsandbytes":
+        return setting, "a function reads weights that are not quantized, or quantized by bitsandbytes"
     if not isinstance(word, str):
         return None
     if settings["lora_bias"]:

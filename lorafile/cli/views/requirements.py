@@ -124,6 +124,7 @@ def _what(adapter: dict[str, Any], source: Configuration | None) -> str:
     words += [f"alpha={adapter[method.alpha]}"] if method.alpha else []
     words += [f"{adapter['num_virtual_tokens']} virtual tokens"] if "num_virtual_tokens" in adapter else []
     start = adapter.get("init_lora_weights", True)
+    start = start["function"] if isinstance(start, dict) else start
     return " ".join([*words, *([start] if isinstance(start, str) else []), *starts])
 
 
