@@ -59,16 +59,26 @@ def _copy(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def _place(name: str, layer: Any) -> _Place:
-    from peft.utils.integrations import dequantize_module_weight
-
     try:
-        weight = dequantize_module_weight(layer.get_base_layer())
+        weight = _weight(layer.get_base_layer())
     except (AttributeError, TypeError) as error:
         raise NodeError(f"{_SETTING}: the weight of {name} cannot be read, which a function is given.") from error
     if "default" in layer.lora_embedding_A:
         return _Place(layer.lora_embedding_A["default"], layer.lora_embedding_B["default"], weight.T)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     return _Place(a, b, weight.T if getattr(layer, "fan_in_fan_out", False) else weight)
+
+
+def _weight(layer: Any) -> torch.Tensor:
+    """Return a layer's weight; one of 8 bits without PEFT, which on a processor moves its scales away."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    if type(layer.weight).__name__ != "Int8Params":
+        weight: torch.Tensor = dequantize_module_weight(layer)
+        return weight
+    scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
+    whole: torch.Tensor = layer.weight.data.float() * scales.float().view(-1, 1) / 127
+    return whole
 
 
 @contextlib.contextmanager
