@@ -28,7 +28,8 @@ _TEXT = json.JSONEncoder(sort_keys=True)
 _CACHED = 4096  # tables that are typed once for all configurations that have them
 _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pattern", "alpha_pattern"))
 _ONE_VALUE = (
-    *("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels"),
+    *("quantization", *_PATTERNS, "lora.trainable_token_indices", "lora.init_lora_weights"),
+    *("data.columns", "data.labels"),
     *("train.learning_rates", "train.lr_scheduler_kwargs", "full.lr_scheduler_kwargs"),
 )
 _UNORDERED = (
@@ -104,7 +105,7 @@ class Configuration(NamedTuple):
         tuned = [[candidate.identity() for candidate in self.tuned.candidates]] if self.tuned else []
         own = _TEXT.encode([self.method, self.quantization, self.adapter, self.shots, match, *tuned])
         program = [self.trainer.as_text] if self.trainer else []
-        training = self.train.as_text if self.train else ""
+        training = f"{self.train.as_text}\n{self.train.start}" if self.train else ""
         return "\n".join((self.model.as_text, self.data.as_text, training, own, *program))
 
     @property
@@ -341,6 +342,8 @@ def value_name(value: Any) -> str:
         if whole_numbers and value == list(range(value[0], value[-1] + 1)):
             return f"{value[0]}-{value[-1]}"
         return "+".join(value_name(item) for item in value) or "empty"
+    if isinstance(value, dict) and value.keys() == {"file", "function"}:
+        return _name_part(f"{value['file'].removesuffix('.py')}.{value['function']}")
     if isinstance(value, dict):
         return "+".join(f"{key}={value_name(item)}" for key, item in value.items()) or "empty"
     return _name_part(str(value))

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from lorafile.errors import ModelError, NodeError, Problem, SpecError
 from lorafile.specs.checks.claims import check_claims
 from lorafile.specs.checks.consistency import check_tables, with_defaults
+from lorafile.specs.checks.starts import by_name, check_starts
 from lorafile.specs.checks.sweeps import check_blocks
 from lorafile.specs.configurations import REQUIRED, Configuration
 from lorafile.specs.error_messages import MAX_PROBLEMS, Problems
@@ -78,7 +79,7 @@ class Spec:
                 text = f"{setting}: {text}"
             named, _, message = text.partition(": ")
             path: Place = tuple(named.split("."))
-            swept = (place for place in self.positions if place[:1] == ("sweep",) and place[2:] == path)
+            swept = (place for place in self.positions if place[:1] == ("sweep",) and path in (place[2:], place[4:]))
             located = self.error(path if path in self.positions else next(swept, path), message)
             located.exit_code = error.exit_code
             raise located from error
@@ -88,6 +89,15 @@ class Spec:
         """Every configuration, and every candidate of a tuned one, by name."""
         tried = [candidate for c in self.configurations if c.tuned for candidate in c.tuned.candidates]
         return {configuration.name: configuration for configuration in (*tried, *self.configurations)}
+
+    def start(self, configuration: Configuration) -> Configuration | None:
+        """Return the configuration whose adapter another one starts from; None where its adapter is new."""
+        name = configuration.train.start if configuration.train else ""
+        return self._by_name[name] if name else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, Configuration]:
+        return by_name(self.configurations)
 
     @cached_property
     def owners(self) -> dict[str, str]:
@@ -134,6 +144,7 @@ def parse(text: str, file: Path) -> Spec:
         if not problems.by_place:
             check_stages(tables, configurations, problems)
             check_claims(tables, configurations, file, problems)
+            check_starts(raw, configurations, problems)
     except RecursionError as error:
         raise SpecError([Problem(str(file), 1, 1, "", "is nested too deeply to be a spec")]) from error
     if problems.by_place:

@@ -30,6 +30,8 @@ INNER_FILE = rf"^{_SEGMENT}(/{_SEGMENT})*$"
 TRAINER_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # it becomes part of a setting and of an environment variable
 ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 NITER = r"^pissa_niter_[0-9]{1,3}$"
+PYTHON_FILE = rf"^({_SEGMENT}/)*{_SEGMENT}\.py$"
+FUNCTION_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,79}$"
 # What a message says instead of a pattern.
 PATTERNS = {
     MULTIPLE_OF_RANK: 'a multiple of the rank such as "2r"',
@@ -49,6 +51,8 @@ PATTERNS = {
     INNER_FILE: 'a file next to the spec, such as "train.py" or "configs/ds.json"',
     TRAINER_NAME: 'a name of letters, digits, "_" and "-"',
     ENVIRONMENT_NAME: 'the name of an environment variable such as "CUDA_HOME"',
+    PYTHON_FILE: 'a Python file next to the spec, such as "init.py" or "code/init.py"',
+    FUNCTION_NAME: 'the name of a function such as "my_init"',
     NITER: '"pissa_niter_" with a number such as "pissa_niter_16"',
 }
 

@@ -8,7 +8,6 @@ would change the figures under the same key.
 """
 
 import ast
-import hashlib
 import json
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any, get_args
 from lorafile.engine.metrics.classification import Rows
 from lorafile.engine.metrics.registry import Needs
 from lorafile.errors import NodeError
-from lorafile.files.local_modules import local_modules, parsed
+from lorafile.files.local_modules import code_digest, defined_names, local_modules, parsed
 
 _SETTINGS: dict[str, tuple[type, Any]] = {
     "NEEDS": (str, "generation"),
@@ -58,7 +57,7 @@ def read_custom_metric(written: str, label: str, base: Path) -> CustomMetric:
     """
     file = (base / Path(written).expanduser()).resolve()
     content, tree = parsed(file)
-    defined = _defined(tree)
+    defined = defined_names(tree)
     if len({"compute", "score"} & defined.keys()) != 1:
         how = "both compute and score; keep one" if "compute" in defined else "neither compute(rows) nor score(row)"
         raise NodeError(f"{file} defines {how}")
@@ -67,32 +66,7 @@ def read_custom_metric(written: str, label: str, base: Path) -> CustomMetric:
         raise NodeError(f"{file}: NEEDS should be one of {', '.join(get_args(Needs))}, not {settings['NEEDS']!r}")
     modules = local_modules(tree, file, base.resolve())
     about = (settings["NEEDS"], settings["UNIT"], settings["MORE_IS_BETTER"])
-    return CustomMetric(written, label, file, _digest(content, modules), *about, modules)
-
-
-def _digest(content: bytes, modules: dict[str, Path]) -> str:
-    """Return the digest of a metric file, and of the local modules that it imports, where it imports any."""
-    own = hashlib.sha256(content).hexdigest()
-    imported = [
-        [name, hashlib.sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" else ""]
-        for name, place in modules.items()
-    ]
-    return hashlib.sha256(json.dumps([own, imported]).encode()).hexdigest() if imported else own
-
-
-def _defined(tree: ast.Module) -> dict[str, ast.expr | None]:
-    """Return the names that a module defines at its top, each with its value where it is a constant's."""
-    values: dict[str, ast.expr | None] = {}
-    for statement in tree.body:
-        if isinstance(statement, ast.FunctionDef):
-            values[statement.name] = None
-        elif isinstance(statement, ast.ImportFrom):
-            values |= {alias.asname or alias.name: None for alias in statement.names}
-        elif isinstance(statement, ast.Assign):
-            values |= {target.id: statement.value for target in statement.targets if isinstance(target, ast.Name)}
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            values[statement.target.id] = statement.value
-    return values
+    return CustomMetric(written, label, file, code_digest(content, modules), *about, modules)
 
 
 def _setting(name: str, value: ast.expr | None, file: Path) -> Any:
@@ -111,7 +85,7 @@ def run_custom_metric(metric: CustomMetric, rows: Rows, seconds: float) -> tuple
     :raises NodeError: naming file, line and exception when it raises, takes too long, or gives something else
     """
     try:
-        unchanged = _digest(metric.file.read_bytes(), metric.modules) == metric.digest
+        unchanged = code_digest(metric.file.read_bytes(), metric.modules) == metric.digest
     except OSError:
         unchanged = False
     if not unchanged:

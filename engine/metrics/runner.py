@@ -18,13 +18,11 @@ from typing import Any
 def main(file: str, rows_file: str, answer_file: str, modules: str = "{}") -> None:
     """Write `{figure, each}`, or `{error, line}`, to the answer file."""
     rows = json.loads(Path(rows_file).read_text(encoding="utf-8"))
-    sys.meta_path.insert(0, _LocalModules(json.loads(modules)))
+    sys.meta_path.insert(0, LocalModules(json.loads(modules)))
     try:
-        answer = _answer(_load(file), rows)
+        answer = _answer(load_file(file), rows)
     except BaseException as error:  # whatever it raises, exit included, is the answer
-        text = str(error).strip().splitlines()
-        message = f"{type(error).__name__}{': ' if text else ''}{text[0] if text else ''}"
-        answer = {"error": message, "line": _line(error, file)}
+        answer = {"error": message_of(error), "line": line_of(error, file)}
     Path(answer_file).write_text(json.dumps(answer), encoding="utf-8")
 
 
@@ -38,8 +36,8 @@ class _Source(SourceFileLoader):
         return code
 
 
-class _LocalModules(MetaPathFinder):
-    """Finds the modules that are in the metric's key, and nothing else of their folders."""
+class LocalModules(MetaPathFinder):
+    """Finds the modules that are in the key of a user's file, and nothing else of their folders."""
 
     def __init__(self, files: dict[str, str]) -> None:
         self._files = files
@@ -61,9 +59,9 @@ def _spec(name: str, file: str) -> ModuleSpec | None:
     )
 
 
-def _load(file: str) -> ModuleType:
+def load_file(file: str) -> ModuleType:
     """Load the file under a name that no module has, so that a `statistics.py` shadows nothing."""
-    spec = _spec("lorafile_own_metric", file)
+    spec = _spec("lorafile_own_file", file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
@@ -95,7 +93,13 @@ def _number(value: Any, what: str) -> float:
     return number
 
 
-def _line(error: BaseException, file: str) -> int | None:
+def message_of(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}{': ' if text else ''}{text[0] if text else ''}"
+
+
+def line_of(error: BaseException, file: str) -> int | None:
     """Return the line of the file that raised, the innermost one."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return lines[-1] if lines else None

@@ -38,8 +38,26 @@ def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Ite
         with peft_errors(settings["method"]), seeded(initial, "initialisation"):
             model = initialize_adapter(base, request, tokens, steps)
         check_planned(model, request)
+        _load_start(model, request, base.head)
         seed_dropout(model, seed, base.device)
         yield model
+
+
+def _load_start(model: Any, request: Request, head: tuple[str, ...]) -> None:
+    """Give a new adapter the tensors of the one that it starts from, if any; a head for other classes stays its own."""
+    files = request.inputs.get("start")
+    if files is None:
+        return
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(files["adapter_model.safetensors"])
+    if request.settings.get("start", {}).get("head") == "new":
+        own, modules = get_peft_model_state_dict(model, save_embedding_layers=False), [f".{name}." for name in head]
+        tensors |= {name: tensor for name, tensor in own.items() if any(module in name for module in modules)}
+    _check_complete(model, set(tensors))
+    with peft_errors(request.settings["adapter"]["method"]):
+        set_peft_model_state_dict(model, tensors)
 
 
 @contextlib.contextmanager
@@ -156,17 +174,24 @@ def stored_adapter(base: Base, files: dict[str, str]) -> Iterator[Any]:
     with as_directory(files) as directory, restored_afterwards(base.model, stored):
         with peft_errors(str(stored.get("peft_type", "adapter")).lower()):
             model = PeftModel.from_pretrained(base.model, directory)
-        _check_complete(model, Path(directory) / "adapter_model.safetensors")
+        _check_complete(model, _tensor_names(Path(directory) / "adapter_model.safetensors"))
         yield model.eval()
 
 
-def _check_complete(model: Any, file: Path) -> None:
-    """Refuse an adapter that was loaded in part: PEFT leaves out and draws what does not fit."""
-    from peft import get_peft_model_state_dict
+def _tensor_names(file: Path) -> set[str]:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as stream:
-        stored = set(stream.keys())
+        return set(stream.keys())
+
+
+def _check_complete(model: Any, stored: set[str]) -> None:
+    """Refuse an adapter that was loaded in part: PEFT leaves out and draws what does not fit.
+
+    :param stored: the names of its tensors
+    """
+    from peft import get_peft_model_state_dict
+
     expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     unexpected, missing = stored - expected - set(model.state_dict()), expected - stored
     if unexpected or missing:

@@ -18,6 +18,7 @@ from torch import nn
 from lorafile.engine.batching.batches import epoch_order, split_micro_batches
 from lorafile.engine.batching.tokens import Tokens
 from lorafile.engine.model.base import Base
+from lorafile.engine.model.init_function import initialize_by_function
 from lorafile.engine.model.loading import tensor_files
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import peft_config
@@ -52,6 +53,8 @@ def initialize_adapter(base: Base, request: Request, tokens: Tokens, steps: int)
         )
     if word == "eva":
         _initialize_eva(base, model, tokens)
+    if isinstance(word, dict):
+        initialize_by_function(model, request.paths["initializer"])
     if word == "loftq":
         _initialize_loftq(model, request.paths["model"])
     if rewrites(request.settings["adapter"]):

@@ -28,8 +28,9 @@ def peft_config(request: Request, steps: int, head: Iterable[str] = ()) -> Any:
     for name, inner in (("eva_config", EvaConfig), ("corda_config", CordaConfig), ("lora_ga_config", LoraGAConfig)):
         if name in settings:
             settings[name] = inner(**settings[name])
-    if settings.get("init_lora_weights") == "loftq":
-        settings["init_lora_weights"] = True  # PEFT's own would write a quantized copy of a whole base
+    if settings.get("init_lora_weights") == "loftq" or isinstance(settings.get("init_lora_weights"), dict):
+        # PEFT's own LoftQ would write a quantized copy of a whole base; a user's function follows PEFT's default.
+        settings["init_lora_weights"] = True
     if method == "adalora":
         for name in {"tinit", "tfinal"} & settings.keys():  # below 1 they are a share of all steps
             settings[name] = math.floor(settings[name] * steps) if settings[name] < 1 else int(settings[name])

@@ -9,8 +9,15 @@ from typing import Any
 
 from lorafile.engine.batching.batches import epoch_order, split_micro_batches
 from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
-from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
-from lorafile.engine.model.base import Base, Bases, load_base
+from lorafile.engine.model.adapters import (
+    autocast,
+    checkpointed,
+    load_tuned,
+    new_adapter,
+    parameter_counts,
+    save_adapter,
+)
+from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.head import blind_loss, load_tokens
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.methods import after_step, penalty
@@ -44,9 +51,11 @@ def _attempt(request: Request, out: Path, bases: Bases, recorder: RunRecorder) -
     documents = load_tokens(request, "train")
     if request.settings["adapter"]["method"] == "full":
         bases.drop()
-        base = load_base(request.settings, request.paths)
+        start = request.inputs.get("start")
+        base = load_tuned(request.settings, request.paths, start)
         base.model.requires_grad_(True)
-        base.draw_head(initial_seed(request.settings))
+        if start is None:
+            base.draw_head(initial_seed(request.settings))
         return _train(base, base.model, documents, request, out, recorder)
     with bases.proven(request.settings, request.paths) as base:
         steps = total_steps(len(training_units(documents, base.model)[0]), request.settings["training"])

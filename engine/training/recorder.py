@@ -67,7 +67,8 @@ class RunRecorder:
 
     def _restore(self, run: checkpoint.Resumable, curve: Curve) -> int:
         if not self._reads:  # the digest of the names and bytes of the files that are trained on
-            files = sorted(self.request.inputs["train"].items())
+            inputs = self.request.inputs  # and of those that it starts from
+            files = [file for role in ("train", "start") for file in sorted(inputs.get(role, {}).items())]
             self._reads = text_digest("".join(f"{name} {file_digest(Path(path))}\n" for name, path in files))
         if not (self.directory / CHECKPOINT).exists():
             return 0

@@ -13,6 +13,7 @@ from lorafile.environment import gpus
 from lorafile.errors import StateError
 from lorafile.graph.extra_evaluations import harness_folder
 from lorafile.graph.graph import Graph, GraphNode
+from lorafile.graph.initializers import INIT, named_function
 from lorafile.graph.parameter_count import trained_parameters
 from lorafile.graph.target_modules import adapted_modules
 from lorafile.lock.data import split_files
@@ -218,6 +219,9 @@ class RequestBuilder:
         paths = self.model_paths(configuration)
         if node.kind == "train":
             paths["checkpoint"] = str(self.state.running(node.key).resolve())
+            function = named_function(configuration)
+            if isinstance(node.settings["adapter"].get(INIT), dict) and function is not None:
+                paths["initializer"] = self.graph.initializers[function].code
         if node.kind == "predict" and "include" in node.settings["task"]:
             paths["lm_eval"] = str(harness_folder(self.graph))
         if node.kind == "prepare" and "prompts" not in node.settings["data"]:

@@ -5,6 +5,8 @@ What cannot be followed by reading is refused. When the file runs, nothing else 
 """
 
 import ast
+import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -54,6 +56,31 @@ def parsed(file: Path) -> tuple[bytes, ast.Module]:
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise NodeError(f"{file}{line} is not Python: {getattr(error, 'msg', error)}") from error
+
+
+def code_digest(content: bytes, modules: dict[str, Path]) -> str:
+    """Return the digest of a user's file, and of the local modules that it imports, where it imports any."""
+    own = hashlib.sha256(content).hexdigest()
+    imported = [
+        [name, hashlib.sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" else ""]
+        for name, place in modules.items()
+    ]
+    return hashlib.sha256(json.dumps([own, imported]).encode()).hexdigest() if imported else own
+
+
+def defined_names(tree: ast.Module) -> dict[str, ast.expr | None]:
+    """Return the names that a module defines at its top, each with its value where it is a constant's."""
+    values: dict[str, ast.expr | None] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            values[statement.name] = None
+        elif isinstance(statement, ast.ImportFrom):
+            values |= {alias.asname or alias.name: None for alias in statement.names}
+        elif isinstance(statement, ast.Assign):
+            values |= {target.id: statement.value for target in statement.targets if isinstance(target, ast.Name)}
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            values[statement.target.id] = statement.value
+    return values
 
 
 def _imports(tree: ast.Module, file: Path, package: str) -> Iterator[tuple[str, int]]:

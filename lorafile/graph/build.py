@@ -7,11 +7,13 @@ from lorafile.graph.adapter_nodes import add_adapter_nodes, check_truncation
 from lorafile.graph.builder import GraphBuilder, extended
 from lorafile.graph.extra_evaluations import add_extra_evaluations, add_texts
 from lorafile.graph.graph import Graph, GraphNode, Replicate
+from lorafile.graph.initializers import INIT, init_functions, named_function
 from lorafile.graph.metrics import own_metrics
 from lorafile.graph.prepare import add_clusters, add_splits
 from lorafile.graph.profile import add_profile
 from lorafile.graph.replicates import add_candidate, add_repeat, add_replicate
 from lorafile.graph.settings import resolved_sections
+from lorafile.graph.starts import sources, started_sections
 from lorafile.graph.trainers import trainer_programs
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Configuration, Spec
@@ -33,7 +35,8 @@ def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None)
 
 
 def _empty(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
-    return Graph(spec, lock, own=own_metrics(spec), trainers=trainer_programs(spec), accepted=accepted)
+    code = {"own": own_metrics(spec), "trainers": trainer_programs(spec), "initializers": init_functions(spec)}
+    return Graph(spec, lock, accepted=accepted, **code)
 
 
 def build_candidates(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
@@ -41,7 +44,8 @@ def build_candidates(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) ->
     tuned = {c.name: c.tuned for c in spec.configurations if c.tuned}
     owners = {candidate.name: name for name, about in tuned.items() for candidate in about.candidates}
     builder = GraphBuilder(_empty(spec, lock, accepted))
-    _add_data(builder, [c for c in spec.configurations if c.name in tuned])
+    started_from = sources(spec, (spec.named[name] for name in (*tuned, *owners)))
+    _add_data(builder, [c for c in spec.configurations if c.name in tuned or c.name in started_from])
     _add_candidate_data(builder, owners)
     for seed in spec.tables.study.seeds:
         _add_candidates(builder, owners, seed)
@@ -77,6 +81,12 @@ def _add_data(builder: GraphBuilder, configurations: Iterable[Configuration]) ->
 def _sections(builder: GraphBuilder, configuration: Configuration) -> dict[str, Any]:
     """Return the resolved sections of a configuration; of a program that trains it, too."""
     sections = resolved_sections(configuration, builder.lock, builder.shared)
+    source, function = builder.spec.start(configuration), named_function(configuration)
+    if function is not None:  # in a key stands what it is, and not where
+        sections["adapter"] = sections["adapter"] | {INIT: builder.graph.initializers[function].section}
+    if source is not None:
+        before = builder.once(("sections", source.name), lambda: _sections(builder, source))
+        sections = started_sections(configuration, sections, source, before)
     if configuration.train is None or configuration.trainer is None:
         return sections
     program = builder.graph.trainers[configuration.train.trainer]

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lorafile.engine.metrics.custom import CustomMetric
+from lorafile.graph.initializers import InitFunction
 from lorafile.graph.trainers import TrainerProgram
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Spec
@@ -67,6 +68,7 @@ class Graph:
     :ivar sections: configuration -> its resolved sections
     :ivar own: name -> the user's metric file
     :ivar trainers: name -> the user's program that trains
+    :ivar initializers: (file, function) -> the user's function that initializes adapters
     :ivar checkpoints: digest -> files of a model from outside
     :ivar clusters: like `splits`, of what tells which held-out examples belong together; empty where none do
     :ivar texts: like `splits`, of `reference` and `prompts`
@@ -84,6 +86,7 @@ class Graph:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     own: dict[str, CustomMetric] = field(default_factory=dict)
     trainers: dict[str, TrainerProgram] = field(default_factory=dict)
+    initializers: dict[tuple[str, str], InitFunction] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
     clusters: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -42,6 +42,7 @@ def add_candidate(builder: GraphBuilder, configuration: Configuration, seed: int
 
 
 def _add_train(builder: GraphBuilder, configuration: Configuration, base: str, seed: int | None, repeat: int) -> str:
+    """Add a run, after the one of the same seed that it starts from; return its key."""
     name = configuration.name
     sections = {**builder.graph.sections[name], "seed": seed}
     if repeat > 1:  # the first has the key that it would have alone
@@ -51,6 +52,9 @@ def _add_train(builder: GraphBuilder, configuration: Configuration, base: str, s
     if validation:  # such a run reads what it is evaluated on
         sections["validation"] = validation
         inputs["validation"] = builder.graph.splits[name]["validation"]
+    source = builder.spec.start(configuration)
+    if source is not None:
+        inputs["start"] = _add_train(builder, source, f"{source.name}/seed={seed}", seed, 1)
     return builder.add("train", f"{base}:train", sections, inputs, Owner(name, seed, repeat=repeat))
 
 

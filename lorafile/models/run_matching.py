@@ -117,6 +117,8 @@ def compare(run: TrainerRun, configuration: Configuration, graph: Graph) -> Matc
         return match
     _compare_training(match, run, sections["training"])
     match.unverified.append("the data and their order")
+    if configuration.train is not None and configuration.train.start:
+        match.unverified.append(f'that it started from "{configuration.train.start}"')
     return match
 
 

@@ -168,7 +168,7 @@ class Planner:
         if rest:
             return Action.RETRY, f"interrupted: the apply was killed{rest}"
         removed = self.removed.get(node.key)
-        return (Action.RETRY, removed) if removed else (Action.RUN, self._why_new(node))
+        return (Action.RETRY, removed) if removed else (Action.RUN, self._why_new(node) + self._starts_from(node))
 
     def _resumes(self, node: GraphNode) -> str:
         """Return from where a run would go on, and remember it; nothing where it would start from the beginning."""
@@ -206,6 +206,11 @@ class Planner:
             return "new"
         wanted = flat(node)
         return nearest.reason(wanted) + self._layout_only(node, nearest, wanted)
+
+    def _starts_from(self, node: GraphNode) -> str:
+        """Say whose adapter a run starts from; nothing where its adapter is new."""
+        start = node.inputs.get("start")
+        return f"; starts from {self.graph.nodes[start].address}" if start else ""
 
     def _layout_only(self, node: GraphNode, nearest: Nearest, wanted: dict[str, Any]) -> str:
         """Say where only comments and layout of a program's files differ, and how to keep the finished result then."""

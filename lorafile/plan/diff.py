@@ -56,7 +56,9 @@ class Side:
             seconds = (change.forecast or {}).get("seconds") if change else None
             owner = spec.owners.get(node.configuration, node.configuration) if node.kind != "prepare" else ""
             rows[key] = Row(key, node.kind, owner, change.action.value if change else "", seconds)
-        settings = {c.name: flat_sections(plan.graph.sections[c.name]) for c in spec.configurations}
+        settings = {
+            c.name: flat_sections(plan.graph.sections[c.name]) | _start(plan, c.name) for c in spec.configurations
+        }
         return cls(name, plan.study, rows, settings, spec.tables.model_dump(), plan, plan.hourly)
 
     @classmethod
@@ -134,6 +136,13 @@ class Diff:
     without_run: tuple[str, ...] = ()
     price: float | None = None
     hourly: Price | None = None
+
+
+def _start(plan: Plan, name: str) -> dict[str, Any]:
+    """Return the key of the run that a configuration's first one starts from, as settings have it."""
+    runs = [replicate.train for replicate in plan.graph.replicates.get(name, []) if replicate.train]
+    start = plan.graph.nodes[runs[0]].inputs.get("start") if runs else None
+    return {"input.start": start} if start else {}
 
 
 def diff(old: Side, new: Side) -> Diff:

@@ -134,7 +134,10 @@ class PlanDocument(Row):
     study: Line
     summary: dict[ActionName, int]
     warnings: list[str]
-    programs: list[str] = Field(default=[], description="Trainers that would run: command, sha256 and interpreter.")
+    programs: list[str] = Field(
+        default=[],
+        description="The user's code that would run: trainers, and functions that initialize adapters, with sha256.",
+    )
     changes: list[ChangeRow]
     tuning: list[dict[str, JsonValue]] = Field(description="State of the choice for each tuned configuration.")
     selection: SelectionRow

@@ -20,6 +20,7 @@ _OTHERS = {  # digests and keys, by setting or section, in the words of a reader
     "input.train": "training data",
     "input.data": "data",
     "input.validation": "validation data",
+    "input.start": "adapter to start from",
     "data.digest": "data",
     "metric_file": "metric file",
     "model.tokenizer": "tokenizer",
@@ -157,6 +158,8 @@ def log_ratio_distance(before: Any, after: Any) -> float:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(str, value)) if len(value) <= _LISTED else f"{len(value)} of them"
+    if isinstance(value, dict) and value.keys() == {"function", "digest"}:  # a user's own
+        return f"{value['function']} ({value['digest'][:12]}…)"
     return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

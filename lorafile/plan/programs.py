@@ -9,6 +9,7 @@ from lorafile.engine.trainers.environment import installed_in, own, wrong_enviro
 from lorafile.environment import installed
 from lorafile.errors import LoraError
 from lorafile.files.digests import json_digest
+from lorafile.graph.initializers import INIT, InitFunction, named_function
 from lorafile.graph.trainers import TrainerProgram
 from lorafile.plan.plan import Plan
 from lorafile.units import listing
@@ -24,16 +25,31 @@ def planned_programs(plan: Plan) -> list[TrainerProgram]:
     return [program for name, program in plan.graph.trainers.items() if name in names]
 
 
+def planned_functions(plan: Plan) -> list[InitFunction]:
+    """Return the functions by which a plan would initialize adapters."""
+    nodes, spec = plan.graph.nodes, plan.graph.spec
+    trained = [nodes[change.key] for change in plan.work if change.kind == "train"]
+    started = [
+        spec.named[node.configuration] for node in trained if isinstance(node.settings["adapter"].get(INIT), dict)
+    ]
+    names = dict.fromkeys(filter(None, map(named_function, started)))
+    return [plan.graph.initializers[name] for name in names]
+
+
 def program_lines(plan: Plan, state: Path) -> tuple[str, ...]:
     """Return a line for each program that would run: what, in which environment, and whether it was checked.
+
+    A function that initializes adapters is one, too.
 
     :param state: the state's directory
     """
     base = plan.graph.spec.file.parent
-    return tuple(
+    programs = (
         f"runs: {program.line} with {program.python(base)}; {_checked(program, state)}"
         for program in planned_programs(plan)
     )
+    functions = (f"runs: {function.line} to initialize adapters" for function in planned_functions(plan))
+    return (*programs, *functions)
 
 
 def check_file(state: Path, program: TrainerProgram) -> Path:

@@ -114,6 +114,8 @@ def blocked_by(run: dict[str, Any], graph: Graph, history: History) -> dict[str,
         for last in history.get(key, [])[-1:]:
             if not last.finished:
                 return {"outcome": last.outcome, "message": f"{graph.nodes[key].address}: {last.message}"}
+            if last.outcome != "done":  # the run that it starts from, whose outcome is not its own
+                return {"message": f"{graph.nodes[key].address} {last.outcome}"}
     return {}
 
 

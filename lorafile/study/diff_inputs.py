@@ -108,9 +108,20 @@ def _named(content: bytes) -> list[str]:
         names = [name for name in evaluate.get("metrics", []) if str(name).endswith(".py")]
         names += [evaluate.get("lm_eval_include_path"), evaluate.get("prompts", {}).get("path")]
         names += [analysis.get("file") for analysis in raw.get("analysis", [])]
+        names += _init_files(raw)
     except (ValueError, AttributeError, TypeError, RecursionError):
         return []  # what is wrong with it is said where it is read
     return [name for name in names if isinstance(name, str)]
+
+
+def _init_files(value: Any) -> list[Any]:
+    """Return the files of functions that initialize adapters, wherever a spec's text names them."""
+    if isinstance(value, list):
+        return [name for item in value for name in _init_files(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["file"]] if {"file", "function"} == value.keys() else []
+    return own + [name for item in value.values() for name in _init_files(item)]
 
 
 class _Repository:

@@ -23,7 +23,7 @@ def check_trainers(tables: SpecTables, raw: dict[str, Any], problems: Problems) 
         for option, value in table.options.items():
             if why := _no_json(value):
                 problems.add(("trainer", name, "options", option), why)
-    for path, name in _named(raw):
+    for path, name in named_in_train(raw, "trainer"):
         if isinstance(name, str) and name != BUILTIN and name not in declared:
             there = f"; there is: {', '.join(declared)}" if declared else "; the spec declares no trainer"
             problems.add(path, f"there is no [trainer.{name}]{suggestion(name, declared) or there}")
@@ -41,17 +41,17 @@ def _no_json(value: Any) -> str:
     return ""
 
 
-def _named(raw: dict[str, Any]) -> Iterator[tuple[Path, Any]]:
-    """Yield each place where a trainer is named, and the name."""
-    yield from _at(raw, ("train", "trainer"))
+def named_in_train(raw: dict[str, Any], setting: str) -> Iterator[tuple[Path, Any]]:
+    """Yield each place where a setting of `[train]` has a value, and the value; of a sweep's, each candidate."""
+    yield from _at(raw, ("train", setting))
     for number, block in inner_tables(raw, "sweep"):
-        for path, names in _at(block, ("sweep", number, "train", "trainer")):
+        for path, names in _at(block, ("sweep", number, "train", setting)):
             yield from (((*path, at), name) for at, name in enumerate(names if isinstance(names, list) else []))
         for index, row in inner_tables(block, "configurations"):
-            yield from _at(row, ("sweep", number, "configurations", index, "train", "trainer"))
+            yield from _at(row, ("sweep", number, "configurations", index, "train", setting))
 
 
 def _at(table: dict[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
     train = table.get("train")
-    if isinstance(train, dict) and "trainer" in train:
-        yield path, train["trainer"]
+    if isinstance(train, dict) and path[-1] in train:
+        yield path, train[path[-1]]

@@ -24,6 +24,7 @@ from lorafile.specs.sweeps.tuning import AxesByPlace, axes_of, combinations, wit
 from lorafile.specs.tables.lora import REWRITING
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.settings import SpecTables, SweepTable
+from lorafile.specs.tables.train import START
 from lorafile.specs.tables.trainer import BUILTIN
 
 MAX_CONFIGURATIONS = 30_000
@@ -207,6 +208,10 @@ def contradiction(c: Configuration) -> Contradiction:
             "model",
             "num_labels",
         ), 'applies to a classification head, and a text-generating model has none; set task_type = "SEQ_CLS"'
+    if c.train and c.train.start and c.train.trainer != BUILTIN:
+        return ("train", START), f"[trainer.{c.train.trainer}] gets no adapter to start from; omit one of the two"
+    if c.train and c.train.start and "lora.init_lora_weights" in c.varied:
+        return ("train", START), "the adapter is that of another configuration, so lora.init_lora_weights has no effect"
     if c.train and c.train.trainer != BUILTIN and (wrong := _trainer_contradiction(c)):
         return ("train", "trainer"), wrong
     if c.train and (wrong_training := training_contradiction(c, c.train)):
@@ -252,6 +257,8 @@ def _no_b_message(c: Configuration) -> str:
 def _initialization_contradiction(c: Configuration) -> Contradiction:
     settings = c.adapter or {}
     word, setting = settings["init_lora_weights"], ("lora", "init_lora_weights")
+    if isinstance(word, dict) and (c.quantization or {}).get("quant_method", "bitsandbytes") != "bitsandbytes":
+        return setting, "a function reads weights that are not quantized, or quantized by bitsandbytes"
     if not isinstance(word, str):
         return None
     if settings["lora_bias"]:

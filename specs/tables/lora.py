@@ -6,7 +6,9 @@ from pydantic import Field
 
 from lorafile.specs.snapshot import Overrides, settings_table, snapshot
 from lorafile.specs.values import (
+    FUNCTION_NAME,
     NITER,
+    PYTHON_FILE,
     Alpha,
     LayerWord,
     Natural,
@@ -70,7 +72,8 @@ _HELP = {
     "layers_pattern": "The name of the model's list of layers, if PEFT does not know it.",
     "init_lora_weights": "How A and B are initialized. `true`: an update of zero; `gaussian`: A as in diffusers; "
     "`orthogonal`; `pissa`, `olora`: from the base's own weights; `eva`, `corda`, `lora_ga`: from the train split; "
-    "`loftq`: from the error of a 4-bit base; `mica`: only A is trained; `false`: both are random.",
+    "`loftq`: from the error of a 4-bit base; `mica`: only A is trained; `false`: both are random; a table: by "
+    "your own function.",
     "eva_config": 'Settings of `init_lora_weights = "eva"` (arXiv 2410.07170).',
     "corda_config": 'Settings of `init_lora_weights = "corda"` (arXiv 2406.05223).',
     "lora_ga_config": 'Settings of `init_lora_weights = "lora_ga"` (arXiv 2407.05000).',
@@ -85,6 +88,20 @@ _HELP = {
     "trainable_token_indices": "Embedding rows to train, by token id; or a table by module name.",
     "ensure_weight_tying": "Keep the trained part of a tied embedding tied to the head.",
 }
+
+
+class InitFunction(Settings):
+    """A function that gives A and B their initial values, in a Python file next to the spec (docs/methods.md)."""
+
+    file: Annotated[str, Field(pattern=PYTHON_FILE)] = Field(
+        description="The file, relative to the spec. Its content, and that of the modules next to it that it imports, "
+        "is part of the key; its name is not."
+    )
+    function: Annotated[str, Field(pattern=FUNCTION_NAME)] = Field(
+        description="The function: `function(name, A, B, weight, generator)` returns the new `(A, B)`."
+    )
+
+
 _OTHER_BASE = "the adapter would belong to a modified base and not work on the original one"
 LORA = Overrides(
     types={
@@ -95,7 +112,8 @@ LORA = Overrides(
         "target_parameters": Texts | None,
         "init_lora_weights": bool
         | Literal["gaussian", "orthogonal", "pissa", "olora", "loftq", "eva", "corda", "lora_ga", "mica"]
-        | Annotated[str, Field(pattern=NITER)],
+        | Annotated[str, Field(pattern=NITER)]
+        | InitFunction,
         # Empty would be every layer to PEFT; the words are ours, because a preset cannot know the number of layers.
         "layers_to_transform": LayerWord | Natural | Annotated[list[Natural], Field(min_length=1)] | None,
         "rank_pattern": dict[Pattern, Positive],

@@ -2,9 +2,9 @@
 
 import json
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OF_OPTIMIZERS, OPTIMIZERS, OptimizerName
 from lorafile.specs.schedules import SCHEDULES, ScheduleName, own_settings
@@ -12,9 +12,20 @@ from lorafile.specs.tables.trainer import BUILTIN, TrainerName
 from lorafile.specs.values import Natural, Number, Positive, PositiveNumber, Settings, Share, Steps, Text
 
 ScheduleKwargs = dict[str, float | int | str]
+START = "from"  # a word of Python, which no class can write as a field
+_START = (
+    "The name of another configuration: training starts from its trained adapter of the same seed, and not from a new "
+    "one. Both have the same base and an adapter of the same shape; data and everything else of training may differ."
+)
+if TYPE_CHECKING:
+    _Started = Settings
+else:
+    _Started = create_model(
+        "_Started", __base__=Settings, __module__=__name__, **{START: (Text | None, Field(None, description=_START))}
+    )
 
 
-class TrainTable(Settings):
+class TrainTable(_Started):
     """How an adapter is trained. Names and meanings are those of transformers' `TrainingArguments`."""
 
     num_train_epochs: PositiveNumber = Field(default=3.0, description="Passes over the train split.")
@@ -94,9 +105,14 @@ class TrainTable(Settings):
         "order and its loss stay the same, and the report notes the split.",
     )
 
+    @property
+    def start(self) -> str:
+        """The name of the configuration that training starts from; empty where the adapter is new."""
+        return getattr(self, START) or ""
+
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What decides a result: every setting with a value, but no trainer and no `EXECUTION`. Not to be changed.
+        """What decides a result: every setting with a value; no trainer, start or `EXECUTION`. Not to be changed.
 
         A setting that cannot matter under the others has its default, so that it changes no key. Runs that accumulate
         have a protocol of their own, so that no other run's key says anything of it.
@@ -113,9 +129,8 @@ class TrainTable(Settings):
     @property
     def written(self) -> dict[str, Any]:
         """What decides a result, with the settings that cannot matter as they are written."""
-        settings = self.model_dump(
-            exclude={*EXECUTION, *VALIDATION, "trainer"}
-        )  # the last two have sections of their own
+        # A program and validation have sections of their own, and a start is a node that is read.
+        settings = self.model_dump(exclude={*EXECUTION, *VALIDATION, "trainer", START})
         unset = {name for name in _WHEN_SET if settings[name] == type(self).model_fields[name].default}
         return {name: value for name, value in settings.items() if value is not None and name not in unset} | {
             **({ACCUMULATION: _ACCUMULATION_PROTOCOL} if self.gradient_accumulation_steps > 1 else {}),

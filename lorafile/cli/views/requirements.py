@@ -13,6 +13,7 @@ from lorafile.lock.lockfile import identity
 from lorafile.plan.cost import estimate_cost
 from lorafile.plan.forecast.forecasts import WALK_GIVEN_UP
 from lorafile.plan.plan import Change, Plan
+from lorafile.specs import Configuration
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
 from lorafile.specs.target_modules import leaves
 from lorafile.units import and_more, duration, listing, memory_size, size
@@ -84,7 +85,7 @@ def _need(plan: Plan, name: str, changes: list[Change], word_of: dict[tuple[str,
     for_a_seed = sum(values.get("seconds", 0.0) for change, values in first if change.kind != "profile")
     return [
         name,
-        _what(adapter),
+        _what(adapter, plan.graph.spec.start(plan.graph.spec.named[name])),
         _targets(plan, name, word_of),
         _parameters(plan, name),
         quantization_name(sections["quantization"]),
@@ -114,19 +115,24 @@ def _parameters(plan: Plan, name: str) -> str:
     return f"{count:,}" if count else ""
 
 
-def _what(adapter: dict[str, Any]) -> str:
-    """Return `r=16 alpha=32`, with the method's name where it is not LoRA; its rank is the solved one."""
+def _what(adapter: dict[str, Any], source: Configuration | None) -> str:
+    """Return `r=16 alpha=32`, with the method's name where it is not LoRA; its rank is the solved one.
+
+    :param source: what it starts from, if that is another configuration's adapter
+    """
     from lorafile.specs.tables.methods import METHODS
 
     method = METHODS.get(adapter["method"])
+    starts = [f"from {source.name}"] if source else []
     if method is None:
-        return str(adapter["method"])
+        return " ".join([str(adapter["method"]), *starts])
     words = [] if adapter["method"] == "lora" else [adapter["method"]]
     words += [f"r={adapter[method.rank]}"] if method.rank else []
     words += [f"alpha={adapter[method.alpha]}"] if method.alpha else []
     words += [f"{adapter['num_virtual_tokens']} virtual tokens"] if "num_virtual_tokens" in adapter else []
     start = adapter.get("init_lora_weights", True)
-    return " ".join([*words, start] if isinstance(start, str) else words)
+    start = start["function"] if isinstance(start, dict) else start
+    return " ".join([*words, *([start] if isinstance(start, str) else []), *starts])
 
 
 def _targets(plan: Plan, name: str, word_of: dict[tuple[str, ...], str]) -> str:
