@@ -100,6 +100,17 @@ def test_below_three_seeds_it_says_so() -> None:
     )
 
 
+def test_a_configuration_whose_trainer_failed_a_check_is_taken_only_where_nothing_else_is_left() -> None:
+    results = made(FIGURES)
+    runs = results.runs.copy()
+    failed = "trainer.mine: its learning rates are not the planned ones. They were a tenth."
+    runs["failed_checks"] = [failed if name == MIDDLE else None for name in runs["configuration"]]
+    results = replace(results, runs=runs)
+    expected = "Excluded from the choice: a/r=4 (trainer.mine: its learning rates are not the planned ones)."
+    assert analysis(results, margin="5pt").sentences[0] == expected
+    assert one(results, margin="5pt").taken == LARGE
+
+
 def test_a_configuration_with_diverged_runs_is_named_first_and_taken_only_where_nothing_else_is_left() -> None:
     results = made(FIGURES | {MIDDLE: (0.79, 0.80, "diverged")})
     assert analysis(results, margin="5pt").sentences[0] == "Excluded from the choice: a/r=4 (1 of 3 runs diverged)."

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lorafile.analysis.common.format import amount, number
 from lorafile.analysis.common.scores import CENSORED, COSTS, averages, outcomes, price_of, profiles, unmeasured
+from lorafile.analysis.compare.confounders import failed_checks
 from lorafile.results.results import Results, cells, rows_of
 from lorafile.specs.tables.analysis import AnalysisTable, BudgetTable
 from lorafile.specs.values import in_base_units
@@ -98,8 +99,8 @@ def limited(results: Results, limit: str) -> dict[str, float]:
 def refusals(results: Results, budget: Budget) -> dict[str, list[Refusal]]:
     """Return configuration -> why it does not keep within a budget; those that do are not in it.
 
-    A limit on what was not measured is not kept. Configurations with runs that diverged, or ran out of memory, are
-    refused where any other one keeps within the budget.
+    A limit on what was not measured is not kept. Configurations with runs that diverged, ran out of memory, or failed
+    a check of their trainer are refused where any other one keeps within the budget.
     """
     prices = {limit: limited(results, limit) for limit in budget.limits}
     elsewhere = _profiled_elsewhere(results)
@@ -130,10 +131,11 @@ def _not_servable(results: Results, name: str, server: str) -> list[Refusal]:
 
 
 def unfit_runs(results: Results, name: str) -> str:
-    """Return `1 of 3 runs diverged`, or nothing."""
+    """Return `1 of 3 runs diverged`, or the check that a run of another trainer failed, or nothing."""
     ended = outcomes(results).get(name, Counter())
     words = zip(CENSORED, ("diverged", "ran out of memory"), strict=True)
-    return ", ".join(f"{ended[how]} of {ended.total()} runs {word}" for how, word in words if ended[how])
+    texts = [f"{ended[how]} of {ended.total()} runs {word}" for how, word in words if ended[how]]
+    return ", ".join(texts) or failed_checks(results).get(name, "")
 
 
 def _profiled_elsewhere(results: Results) -> dict[str, str]:
