@@ -44,9 +44,9 @@ LORA = [sys.executable, "-P", "-c", "from lorafile.cli.main import main; main()"
 TARGETS = ("rank/r=8", "quantization/quantization=nf4", "baselines/method=full")
 PROMPTS, NEW_TOKENS = 256, 128
 TESTS = (  # those that are about a GPU
-    "test_pack_cuda.py",
-    "test_attention.py::test_a_base_computes_in_blocks_unless_the_spec_names_its_attention",
-    "test_bases.py::test_attention_is_computed_as_the_spec_says",
+    "engine/packing/test_packing_cuda.py",
+    "engine/model/test_attention.py::test_a_base_computes_in_blocks_unless_the_spec_names_its_attention",
+    "engine/model/test_base.py::test_attention_is_computed_as_the_spec_says",
 )
 TESTS_SECONDS = 105.0
 
@@ -274,7 +274,7 @@ def tests(cpu: bool, tell: Tell) -> None:
     tell({"case": "pytest", **counts, "names_failed": failed, "names_skipped": found["skipped"], "ended": ended})
     if ended not in (0, 5) or failed:  # 5: all were skipped
         raise RuntimeError(f"{len(failed)} tests failed; pytest ended with {ended}")
-    if not cpu and any("pack_cuda" in name for name in found["skipped"]):
+    if not cpu and any("packing_cuda" in name for name in found["skipped"]):
         raise RuntimeError("the tests for a GPU were skipped")
 
 

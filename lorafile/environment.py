@@ -43,6 +43,32 @@ def gpus() -> tuple[dict[str, Any], ...]:
     return tuple(_visible(there, driver))
 
 
+def gpu_processes() -> dict[str, dict[int, int]]:
+    """Return uuid of each GPU of this machine -> process -> bytes that it holds there; empty where NVML does not say.
+
+    Of every GPU, whatever `CUDA_VISIBLE_DEVICES` says; MIG instances are parts of theirs.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {}
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return {
+            _text(pynvml.nvmlDeviceGetUUID(handle)): {
+                process.pid: process.usedGpuMemory or 0
+                for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            }
+            for handle in handles
+        }
+    except pynvml.NVMLError:
+        return {}
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def _instances(pynvml: Any, number: int, handle: Any, driver: str) -> list[dict[str, Any]]:
     """Return a GPU, or the MIG instances that it is cut into: CUDA sees either these or the whole."""
     try:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ import torch
 from lorafile.engine.request import Request, Stopped
 from lorafile.engine.trainers import landlock
 from lorafile.engine.trainers.environment import PROGRAM
+from lorafile.engine.trainers.sandbox import descendants
+from lorafile.environment import gpu_processes, gpus
 from lorafile.errors import NodeError
 from lorafile.files.digests import file_digest
 
 _SANDBOX = Path(__file__).with_name("sandbox.py")
 _POLL_SECONDS = 0.2
+_MEASURE_SECONDS = 1.0
 _AFTER_KILL_SECONDS = 20.0  # that the sandbox has beyond the program's own
 _INHERITED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
 _SET = {
@@ -285,12 +288,47 @@ def _places(model: Path) -> set[Path]:
 
 
 @dataclass
+class GpuUse:
+    """What the processes of a program hold on GPUs, as NVML counts it.
+
+    :ivar peak_bytes: the most that all of them held at a time
+    :ivar others: the uuids of GPUs that they used without having been given them
+    """
+
+    peak_bytes: int = 0
+    others: set[str] = field(default_factory=set)
+    _measured: float = 0.0
+
+    def measure(self, sandbox: int) -> None:
+        """Measure, at most once a second.
+
+        :param sandbox: the process below which all of the program's are
+        """
+        if time.monotonic() - self._measured < _MEASURE_SECONDS:
+            return
+        self._measured = time.monotonic()
+        below = set(descendants(sandbox))
+        held = {
+            uuid: sum(size for process, size in there.items() if process in below)
+            for uuid, there in gpu_processes().items()
+        }
+        given = {gpu["uuid"] for gpu in gpus()}
+        self.peak_bytes = max(self.peak_bytes, sum(held.values()))
+        if not any(uuid.startswith("MIG-") for uuid in given):  # an instance has not its GPU's uuid
+            self.others |= {uuid for uuid, size in held.items() if size and uuid not in given}
+
+
+@dataclass
 class Process:
-    """A program that runs."""
+    """A program that runs.
+
+    :ivar gpu_use: what it was seen to hold on GPUs so far
+    """
 
     process: "subprocess.Popen[bytes]"
     status: Path
     stop_seconds: float
+    gpu_use: GpuUse = field(default_factory=GpuUse)
 
     def wait(self, on_poll: Callable[[], None]) -> Ended:
         """Wait for the end of the program.
@@ -304,6 +342,7 @@ class Process:
             except Stopped:
                 self.end()
                 raise
+            self.gpu_use.measure(self.process.pid)
             time.sleep(_POLL_SECONDS)
         return self.ended()
 

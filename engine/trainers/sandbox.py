@@ -138,7 +138,7 @@ class Sandbox:
                 _signal_group(self._child, signal.SIGKILL)
             if time.monotonic() - self._measured > _MEASURE_SECONDS:
                 self._measured = time.monotonic()
-                self._peak = max(self._peak, sum(map(_memory, _descendants(os.getpid()))))
+                self._peak = max(self._peak, sum(map(_memory, descendants(os.getpid()))))
             ready, _, _ = select.select([output], [], [], _POLL_SECONDS)
             if ready and not _take(output, log):
                 time.sleep(_POLL_SECONDS)  # its end was closed, and it goes on
@@ -148,7 +148,7 @@ class Sandbox:
         seen: set[int] = set()
         for _ in range(100):
             _reap()
-            left = _descendants(os.getpid())
+            left = descendants(os.getpid())
             if not left:
                 break
             seen.update(left)
@@ -203,7 +203,7 @@ def _drain(output: int, log: _Log) -> None:
         continue
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     """Return the processes below one that still run."""
     parents: dict[int, list[int]] = {}
     there = Path("/proc").iterdir() if sys.platform == "linux" else iter(())

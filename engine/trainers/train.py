@@ -76,6 +76,7 @@ class _ProgramRun:
         began = time.monotonic()
         file = self.recorder.file
         with started(self.request, run, python, None if file is None else file.fileno()) as process:
+            self.gpu_use = process.gpu_use
             try:
                 ended = process.wait(self._read_curve)
             except Stopped:
@@ -181,6 +182,7 @@ class _ProgramRun:
             return Result("failed", message, {}, self._log(run))
         if self.curve.wrong:
             traces.append(f"{self.who}: {self.curve.wrong}.")
+        traces += [f"{self.who} used {uuid}, which it was not given." for uuid in sorted(self.gpu_use.others)]
         traces = [*traces, *checked.traces]
         write_lines(self.out / "curve.jsonl.gz", self.curve.rows)
         figures |= checked.figures | ({"failed_checks": traces} if traces else {})
@@ -206,6 +208,8 @@ class _ProgramRun:
             "reads": "restricted" if sees_nothing_held_out(self.request) else "not restricted",
             "objective": section["objective"],
         }
+        if self.gpu_use.peak_bytes:
+            figures["process_gpu_peak_bytes"] = self.gpu_use.peak_bytes
         if rows:
             last = [row["loss"] for row in rows[-10:]]
             figures["final_loss"] = sum(last) / len(last)

@@ -21,6 +21,15 @@ def test_a_script_imports_of_lorafile_what_is_there(script: Path) -> None:
             assert not gone, f"{node.module} has no {gone}"
 
 
+def test_the_tests_that_the_check_on_a_gpu_runs_are_there() -> None:
+    source = ast.parse((ROOT / "benchmarks" / "gpu_parts.py").read_text(encoding="utf-8"))
+    assigned = {ast.unparse(node.targets[0]): node.value for node in source.body if isinstance(node, ast.Assign)}
+    for name in ast.literal_eval(assigned["TESTS"]):
+        file, _, function = name.partition("::")
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert not function or f"def {function}(" in text, name
+
+
 def _is_module(node: ast.ImportFrom, name: str) -> bool:
     try:
         import_module(f"{node.module}.{name}")

@@ -15,6 +15,7 @@ from engine_fixture import Engine  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from trainer_fixture import STEPS, ProgramRuns, curve  # noqa: E402
 
+from lorafile import environment  # noqa: E402
 from lorafile.engine.data.sources import find_data, find_model  # noqa: E402
 from lorafile.engine.trainers import landlock  # noqa: E402
 
@@ -34,6 +35,28 @@ def test_an_honest_program_is_done_with_its_curve_and_the_environment_of_its_own
     assert result.figures["train_loss_after"] < result.figures["train_loss_before"] / 2
     assert result.environment["torch"] == torch.__version__
     assert set(result.files) == {"adapter_config.json", "adapter_model.safetensors", "curve.jsonl.gz", "program.json"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-in of NVML looks into /proc")
+def test_what_a_program_holds_on_gpus_is_counted_and_one_that_it_was_not_given_is_named(
+    programs: ProgramRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML is a stand-in that says how much each process of the program holds."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "fixtures" / "fake_nvml")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.setattr(environment, "installed", lambda name: "2.13.0")  # not one for processors alone
+    there = [{"name": "H100", "uuid": uuid, "memory": 80 << 30} for uuid in ("GPU-a", "GPU-b")]
+    there[0]["users"] = {"trainer_program.py": 3 << 30, "unrelated.py": 5 << 30}
+    there[1]["users"] = {"trainer_program.py": 1 << 30}
+    monkeypatch.setenv("FAKE_GPUS", json.dumps(there))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    environment.gpus.cache_clear()
+    try:
+        result, _ = programs.run(programs.request())
+    finally:
+        environment.gpus.cache_clear()
+    assert result.figures["process_gpu_peak_bytes"] == 4 << 30
+    assert result.figures["failed_checks"] == ["trainer.mine used GPU-b, which it was not given."]
 
 
 def test_an_adapter_is_stored_with_the_very_values_that_the_program_left(programs: ProgramRuns) -> None:
