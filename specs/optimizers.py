@@ -248,8 +248,8 @@ def optimizer_rows(gpu: bool) -> list[Row]:
         words = [optimizer.state, "trained together" if optimizer.together else "trained alone"]
         if optimizer.paged:
             words.append("paged" if gpu else "not paged here")
-        if not optimizer.installed:
-            words.append(f"not installed here; pip install 'lorafile[{optimizer.extra}]'")
+        if optimizer.extra not in ("", "train"):
+            words.append(f"needs lorafile[{optimizer.extra}]")
         rows.append(Row(name, ", ".join(words), "; ".join(filter(None, (optimizer.note, optimizer.paper)))))
     return rows
 

@@ -17,7 +17,7 @@ signal.signal(signal.SIGTERM, lambda *_: STOP.append(True))
 _SHARED = (  # settings that transformers has under the same name
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
-    *("bf16", "fp16", "gradient_checkpointing"),
+    *("bf16", "fp16", "gradient_checkpointing", "optim", "lr_scheduler_kwargs"),
 )
 
 

@@ -19,7 +19,8 @@ same = ("learning_rate", "gradient_accumulation_steps", "weight_decay", "max_gra
 warmup = training["warmup_steps"]
 config = {
     **{name: training[name] for name in (*same, "gradient_checkpointing", "adam_beta1", "adam_beta2", "adam_epsilon")},
-    **{"base_model": REQUEST["model"]["path"], "adapter": "lora", "seed": REQUEST["seed"], "optimizer": "adamw_torch"},
+    **{"base_model": REQUEST["model"]["path"], "adapter": "lora", "seed": REQUEST["seed"]},
+    "optimizer": training.get("optim", "adamw_torch"),
     **{"lora_r": adapter["r"], "lora_alpha": adapter["lora_alpha"], "lora_dropout": adapter["lora_dropout"]},
     **{"lora_target_modules": adapter["target_modules"], "peft_use_rslora": adapter.get("use_rslora", False)},
     **{"peft_use_dora": adapter.get("use_dora", False), "lr_scheduler": training["lr_scheduler_type"]},

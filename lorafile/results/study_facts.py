@@ -6,6 +6,7 @@ from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
 from lorafile.specs import Configuration
+from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
 from lorafile.specs.tables.quantizations import quantization_name
 
 _SWITCHES = {"use_dora": "dora", "use_rslora": "rslora"}
@@ -57,6 +58,8 @@ def topics(configurations: tuple[Configuration, ...]) -> tuple[str, ...]:
             used |= dict.fromkeys([configuration.method, *_adapter(configuration.adapter or {})])
         if configuration.train is not None and configuration.train.loraplus_lr_ratio is not None:
             used["loraplus"] = None
+        if configuration.train is not None and configuration.train.optim != DEFAULT_OPTIMIZER:
+            used[f"optim:{configuration.train.optim}"] = None
         if configuration.quantization:
             used[f"base:{_base(configuration.quantization)}"] = None
     return tuple(used)

@@ -15,6 +15,7 @@ SPEC = 'study.name = "s"\nmodel.path = "m"\ndata.path = "d"\n'
         ("lora.use_dora = true\nlora.use_rslora = true", ("lora", "dora", "rslora")),
         ('lora.init_lora_weights = "pissa_niter_4"', ("lora", "start:pissa")),
         ("train.loraplus_lr_ratio = 16.0", ("lora", "loraplus")),
+        ("train.optim = 'lion_8bit'", ("lora", "optim:lion_8bit")),
         ('[[sweep]]\nmethod = ["none", "full"]', ()),
         (
             '[[sweep]]\nmethod = ["ia3", "lora"]\nquantization = ["nf4", "int8"]',

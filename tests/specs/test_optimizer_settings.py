@@ -1,12 +1,14 @@
 """Optimizers in a spec: names, what each reads, and what contradicts it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from spec_fixture import message as refused
 from spec_fixture import parse
 
-from lorafile.specs.optimizers import OPTIMIZERS
+from lorafile.specs.optimizers import OPTIMIZERS, optimizer_rows
+from lorafile.specs.schedules import schedule_rows
 from lorafile.specs.tables.train import TrainTable
 
 
@@ -69,3 +71,9 @@ def test_loss_scaling_has_a_protocol_where_the_schedule_moves() -> None:
     ]
     assert protocols == [None, 2, None, None]
     assert "loss_scaling_protocol" not in TrainTable(fp16=True, trainer="mine").results
+
+
+def test_the_page_has_the_rows_of_both_tables() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    for row in (*optimizer_rows(gpu=True), *schedule_rows()):
+        assert f"| `{row.name}` | {row.capabilities} | {row.note} |" in page

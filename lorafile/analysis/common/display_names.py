@@ -51,5 +51,5 @@ def _setting(key: str, value: str) -> str:
         "target_modules": f"modules {value}",
         "quantization": f"{value} base",
     }
-    known |= {"layers_to_transform": f"layers {value}", "learning_rate": f"rate {value}"}
+    known |= {"layers_to_transform": f"layers {value}", "learning_rate": f"rate {value}", "optim": value}
     return known.get(key, f"{key} {value}" if value else key)

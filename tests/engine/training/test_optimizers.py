@@ -285,6 +285,20 @@ def test_modules_have_rates_of_their_own(engine: Engine) -> None:
     assert file.read_bytes() == expected.read_bytes()
 
 
+@pytest.mark.parametrize("optim", [name for name, row in OPTIMIZERS.items() if row.loraplus and row.installed])
+def test_lora_plus_steps_further_with_b(optim: str) -> None:
+    models = [adapted(), adapted()]
+    start = weights(models[0])
+    for model, ratio in zip(models, (None, 4.0), strict=True):
+        step = OptimizerStep(model, settings(optim, loraplus_lr_ratio=ratio, weight_decay=0.0), 9, CPU)
+        draw_gradients(model, 0)
+        step.step()
+    names = [n for n, p in models[0].named_parameters() if p.requires_grad]
+    for n, before, plain, faster in zip(names, start, *map(weights, models), strict=True):
+        moved = (faster - before).abs().sum() / (plain - before).abs().sum()
+        assert float(moved) == pytest.approx(4 if "lora_B" in n else 1, rel=1e-3), n
+
+
 def test_a_step_that_the_scaler_skips_is_none_of_the_schedule() -> None:
     model = adapted()
     step = OptimizerStep(model, settings(DEFAULT_OPTIMIZER, fp16=True, warmup_steps=4), 9, CPU)

@@ -46,6 +46,7 @@ configurations = [
   {{ name = "full", method = "full", train.max_steps = {STEPS}, full.learning_rate = 1e-3 }},
   {{ name = "bf16", train.bf16 = true, train.max_steps = {STEPS}, lora.lora_dropout = 0.1 }},
   {{ name = "fp16", train.fp16 = true, train.max_steps = {STEPS} }},
+  {{ name = "8-bit", train.optim = "adamw_8bit", lora.r = 128, train.max_steps = {STEPS} }},
 ]
 """
 MANY_SEEDS = ("seeds = [1, 2]", "seeds = [1, 2, 3, 4, 5]")
@@ -140,7 +141,7 @@ def test_five_kills_of_a_worker_at_different_steps_change_no_byte(spec_file: Pat
 def test_full_fine_tuning_and_low_precision_go_on_to_the_bit_too(spec_file: Path) -> None:
     write(spec_file, OTHERS, ("seeds = [1, 2]", "seeds = [1]"), OFTEN)
     done, killer = killed_and_not(spec_file)
-    assert len(killer.killed) == 3
+    assert len(killer.killed) == 4
     assert all(attempt.figures["resumed_from"] for attempt in done)
 
 
