@@ -180,7 +180,8 @@ class Validation:
             for name, tensor in tensors.items():
                 kind, _, rest = name.partition(".")
                 parts[kind][rest] = tensor
-            self.best = Best(*plain["best"], **parts)
+            step, value = plain["best"]
+            self.best = Best(step, value, parts["tensors"], parts["ranks"])
 
 
 def _copies(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

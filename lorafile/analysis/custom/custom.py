@@ -44,6 +44,8 @@ class StudyTables:
     :ivar profiles: one row for each measured configuration: `configuration`, `device`, `train_allocated_bytes`,
         `train_step_seconds`, `token_seconds`, … as in `lorafile.results.results.Results`
     :ivar curves: a row for each optimizer step: `configuration`, `seed`, `step`, `epoch`, `loss`, `learning_rate`
+    :ivar validations: a row for each evaluation on validation while a run trained: `configuration`, `seed`, `step`,
+        `epoch`, `loss`, each metric by name, and `chosen` (whether the run has the weights of that step)
     :ivar verdicts: a row for each comparison that the study declares on its primary metric: `one`, `other`, `verdict`,
         `difference` (of `one` from `other`), `low`, `high` (its 95 % interval)
     """
@@ -58,6 +60,7 @@ class StudyTables:
     runs: "pd.DataFrame"
     profiles: "pd.DataFrame"
     curves: "pd.DataFrame"
+    validations: "pd.DataFrame"
     verdicts: "pd.DataFrame"
     _results: Results
 
@@ -90,6 +93,7 @@ def study_tables(results: Results) -> StudyTables:
         runs=runs.merge(settings, on="configuration", how="left") if begun else runs.copy(),
         profiles=results.profiles.copy(),
         curves=results.curves.copy(),
+        validations=results.validations.copy(),
         verdicts=_verdicts(results),
         _results=results,
     )

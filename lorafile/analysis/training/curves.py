@@ -135,9 +135,9 @@ def _evaluations(results: Results) -> Table | None:
     rows = [dict(zip(keys, row, strict=True)) for row in rows_of(results.runs, *keys) if not missing(row[2])]
     if not rows:
         return None
-    kinds: dict[str, ColumnKind] = dict.fromkeys(keys, "count") | {"best_metric": "number"}
-    kinds |= {"configuration": "text", "seed": "text", "ended_by": "text"}
-    columns = tuple(Column(key, key.replace("_", " "), kinds[key]) for key in keys)
+    texts: dict[str, ColumnKind] = dict.fromkeys(("configuration", "seed", "ended_by"), "text")
+    kinds: dict[str, ColumnKind] = {**texts, "best_metric": "number"}
+    columns = tuple(Column(key, key.replace("_", " "), kinds.get(key, "count")) for key in keys)
     return Table("Evaluations on validation while training", pd.DataFrame(rows), columns)
 
 
