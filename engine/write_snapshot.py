@@ -30,6 +30,8 @@ CONFIGS = (
     "EvaConfig",
     "CordaConfig",
     "LoraGAConfig",
+    "VeloraConfig",
+    "BdLoraConfig",
 )
 _INTERNAL = {
     "task_type",

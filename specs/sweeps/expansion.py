@@ -217,7 +217,7 @@ def contradiction(c: Configuration) -> Contradiction:
     settings = c.adapter or {}
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'
-    return _initialization_contradiction(c) if c.method == "lora" else None
+    return _variant_contradiction(c) or _initialization_contradiction(c) if c.method == "lora" else None
 
 
 def _trainer_contradiction(c: Configuration) -> str:
@@ -250,6 +250,23 @@ def _no_b_message(c: Configuration) -> str:
     if c.method == "lora":
         return 'LoRA+ sets a learning rate for the B matrices, and init_lora_weights = "mica" does not train them'
     return f'LoRA+ sets a learning rate for the B matrices, and method = "{c.method}" has none'
+
+
+def _variant_contradiction(c: Configuration) -> Contradiction:
+    """Return why a variant of LoRA cannot be combined with another setting; None where it can."""
+    settings = c.adapter or {}
+    for name, title in (("velora_config", "VeLoRA"), ("use_bdlora", "BD-LoRA")):
+        others = [other for other in ("use_dora", "lora_bias", "velora_config") if settings[other] and other != name]
+        if settings[name] and others:
+            return ("lora", name), f"{title} cannot be combined with lora.{others[0]}; omit one of them"
+    blocks = settings["use_bdlora"]
+    if blocks and c.quantization is not None:
+        return ("lora", "use_bdlora"), "PEFT creates its blocks in the type of the base, which cannot be quantized"
+    if blocks and settings["init_lora_weights"] is not True:
+        return ("lora", "use_bdlora"), "its blocks have an initialization of their own; omit lora.init_lora_weights"
+    if blocks and not (blocks["target_modules_bd_a"] or blocks["target_modules_bd_b"]):
+        return ("lora", "use_bdlora"), "names no modules; set target_modules_bd_a or target_modules_bd_b"
+    return None
 
 
 def _initialization_contradiction(c: Configuration) -> Contradiction:
