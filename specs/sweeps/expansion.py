@@ -228,8 +228,12 @@ def _trainer_contradiction(c: Configuration) -> str:
         return 'a program can train only models that generate text (model.task_type = "CAUSAL_LM")'
     if c.method not in METHODS:
         return f'a program can train adapters, and method = "{c.method}" is trained by the built-in loop only'
-    start = str((c.adapter or {}).get("init_lora_weights"))
-    if start.startswith(REWRITING):
+    start = (c.adapter or {}).get("init_lora_weights")
+    if isinstance(start, dict):
+        return "a program cannot start from a function (lora.init_lora_weights); the built-in loop calls it"
+    if (c.adapter or {}).get("use_bdlora"):
+        return "a program cannot train BD-LoRA (lora.use_bdlora)"
+    if str(start).startswith(REWRITING):
         return f'a program cannot start from init_lora_weights = "{start}", which rewrites the base'
     return ""
 
@@ -259,9 +263,9 @@ def _variant_contradiction(c: Configuration) -> Contradiction:
         others = [other for other in ("use_dora", "lora_bias", "velora_config") if settings[other] and other != name]
         if settings[name] and others:
             return ("lora", name), f"{title} cannot be combined with lora.{others[0]}; omit one of them"
+        if settings[name] and c.quantization is not None:
+            return ("lora", name), f"PEFT does not support {title} on a quantized base"
     blocks = settings["use_bdlora"]
-    if blocks and c.quantization is not None:
-        return ("lora", "use_bdlora"), "PEFT creates its blocks in the type of the base, which cannot be quantized"
     if blocks and settings["init_lora_weights"] is not True:
         return ("lora", "use_bdlora"), "its blocks have an initialization of their own; omit lora.init_lora_weights"
     if blocks and not (blocks["target_modules_bd_a"] or blocks["target_modules_bd_b"]):
