@@ -117,7 +117,7 @@ _HELP = {
 
 
 class InitFunction(Settings):
-    """A function that gives A and B their initial values, in a Python file next to the spec (docs/how-to/initialize-adapters.md)."""
+    """A function that gives A and B their initial values (docs/how-to/initialize-adapters.md)."""
 
     file: Annotated[str, Field(pattern=PYTHON_FILE)] = Field(
         description="The file, relative to the spec. Its content, and that of the modules next to it that it imports, "
