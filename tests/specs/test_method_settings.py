@@ -209,7 +209,7 @@ VARIANTS_WRONG = {
     "lora.use_dora = true\nlora.velora_config = {}": "VeLoRA cannot be combined with lora.use_dora",
     'quantization = "nf4"\nlora.velora_config = {}': "PEFT does not support VeLoRA on a quantized base",
     "lora.use_bdlora.nblocks = 2": "names no modules; set target_modules_bd_a or target_modules_bd_b",
-    'lora = { init_lora_weights = "pissa", use_bdlora = { target_modules_bd_a = ["o_proj"] } }': "have an initialization",
+    'lora = { init_lora_weights = "pissa", use_bdlora = { target_modules_bd_a = ["o_proj"] } }': "have an init",
 }
 
 
