@@ -30,8 +30,11 @@ CONFIGS = (
     "EvaConfig",
     "CordaConfig",
     "LoraGAConfig",
+    "VeloraConfig",
+    "BdLoraConfig",
 )
-_INTERNAL = {
+# Settings that only PEFT itself sets, or that say how a run is carried out.
+INTERNAL = {
     "task_type",
     "peft_type",
     "auto_mapping",
@@ -54,7 +57,7 @@ def peft_fields(name: str) -> dict[str, dict[str, Any]]:
     hints = typing.get_type_hints(config)
     fields = {}
     for field in dataclasses.fields(config):
-        if field.name in _INTERNAL or not field.init:
+        if field.name in INTERNAL or not field.init:
             continue
         help_text = " ".join(str(field.metadata.get("help", "")).split())
         fields[field.name] = {"type": _spell(hints[field.name]), "default": _default(field), "help": help_text}

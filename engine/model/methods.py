@@ -9,6 +9,7 @@ import torch
 
 from lorafile.engine.batching.batches import Batch
 from lorafile.engine.request import Request
+from lorafile.specs.tables.lora import INNER, VARIANTS
 
 _IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what PEFT's RankAllocator keeps of each parameter
 
@@ -20,14 +21,14 @@ def peft_config(request: Request, steps: int, head: Iterable[str] = ()) -> Any:
     :param head: the modules of a classification head, which are trained and saved whole
     """
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
-    from peft.tuners.lora.config import CordaConfig, EvaConfig, LoraGAConfig
+    from peft.tuners.lora import config as lora
     from peft.utils.constants import DUMMY_TARGET_MODULES
 
     settings = {key: value for key, value in request.settings["adapter"].items() if key != "method"}
     method, task = request.settings["adapter"]["method"], request.settings["model"].get("task_type", "CAUSAL_LM")
-    for name, inner in (("eva_config", EvaConfig), ("corda_config", CordaConfig), ("lora_ga_config", LoraGAConfig)):
+    for name, inner in {**{name: row[0] for name, row in INNER.items()}, **VARIANTS}.items():
         if name in settings:
-            settings[name] = inner(**settings[name])
+            settings[name] = getattr(lora, inner)(**settings[name])
     if settings.get("init_lora_weights") == "loftq" or isinstance(settings.get("init_lora_weights"), dict):
         # PEFT's own LoftQ would write a quantized copy of a whole base; a user's function follows PEFT's default.
         settings["init_lora_weights"] = True

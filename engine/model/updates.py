@@ -94,7 +94,7 @@ def _update(layer: Any, adapter: str, weight: torch.Tensor) -> Row | None:
     if adapter in getattr(layer, "lora_E", {}):  # AdaLoRA: B diag(E) A
         return _from_delta(layer.get_delta_weight(adapter).float()) | {"rank": layer.r[adapter]}
     if adapter in getattr(layer, "lora_A", {}):
-        factors = layer.lora_B[adapter].weight, layer.lora_A[adapter].weight
+        factors = _matrix(layer.lora_B[adapter]), _matrix(layer.lora_A[adapter])
     elif adapter in getattr(layer, "lora_embedding_A", {}):
         factors = layer.lora_embedding_B[adapter], layer.lora_embedding_A[adapter]
     elif adapter in getattr(layer, "ia3_l", {}):  # IA³ multiplies what is there
@@ -108,6 +108,13 @@ def _update(layer: Any, adapter: str, weight: torch.Tensor) -> Row | None:
     if adapter in getattr(layer, "lora_magnitude_vector", {}):
         row |= _dora_norms(layer, adapter, weight)
     return row
+
+
+def _matrix(side: Any) -> torch.Tensor:
+    """Return A or B; of BD-LoRA with its blocks on the diagonal."""
+    blocks = hasattr(side, "weight_as_blockdiagonal_matrix")
+    matrix: torch.Tensor = side.weight_as_blockdiagonal_matrix() if blocks else side.weight
+    return matrix
 
 
 def _dora_norms(layer: Any, adapter: str, weight: torch.Tensor) -> Row:

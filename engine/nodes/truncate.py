@@ -118,9 +118,14 @@ def truncate(request: Request, out: Path, _bases: Bases, _report: Report) -> Res
     return Result(figures=figures, files=["adapter_config.json", "adapter_model.safetensors"])
 
 
+# Variants whose update is more, or other, than the product of the two matrices that are stored.
+_VARIANTS = {"use_dora": "DoRA", "use_bdlora": "BD-LoRA"}
+
+
 def _refuse(config: dict[str, Any]) -> None:
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
+    variant = next((name for setting, name in _VARIANTS.items() if config.get(setting)), "")
+    if config.get("peft_type") != "LORA" or variant:
+        kind = variant or config.get("peft_type")
         raise NodeError(
             f"truncate: a {kind} adapter's update is not the product of two matrices, so it cannot be truncated."
         )

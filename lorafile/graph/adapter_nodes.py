@@ -36,7 +36,7 @@ def truncated_ranks(graph: Graph, configuration: Configuration) -> list[int]:
     """Return the declared ranks that are smaller than a configuration's own; none where BA is not its whole update."""
     adapter = graph.sections[configuration.name]["adapter"]
     table = graph.spec.tables.truncate
-    if table is None or adapter["method"] != "lora" or adapter.get("use_dora"):
+    if table is None or adapter["method"] != "lora" or adapter.get("use_dora") or adapter.get("use_bdlora"):
         return []
     return sorted({rank for rank in table.ranks if rank < largest_rank(adapter)}, reverse=True)
 

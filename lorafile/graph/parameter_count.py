@@ -69,8 +69,19 @@ def _module(adapter: Adapter, module: str, out: int, into: int) -> int:
         return rank * into
     if adapter.get(_FIXED_A):
         return rank * out
+    if blocks := adapter.get("use_bdlora"):
+        return _blocks(blocks, rank, module, out, into)
     extra = (out if adapter.get("use_dora") else 0) + (out if adapter.get("lora_bias") else 0)
     return rank * (out + into) + extra
+
+
+def _blocks(settings: dict[str, Any], rank: int, module: str, out: int, into: int) -> int:
+    """Return the size of A and B, of which one may consist of blocks on its diagonal (BD-LoRA)."""
+    in_a, in_b = (
+        any(text in module for text in settings.get(f"target_modules_bd_{side}") or []) for side in ("a", "b")
+    )
+    blocks = int(settings["nblocks"])
+    return rank * into // (blocks if in_a else 1) + rank * out // (blocks if in_b else 1)
 
 
 def _is_target(adapter: Adapter, parameter: str) -> bool:

@@ -18,7 +18,7 @@ from lorafile.specs import Configuration
 from lorafile.specs.configurations import as_integer
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
-from lorafile.specs.tables.lora import REWRITING
+from lorafile.specs.tables.lora import REWRITING, VARIANTS
 from lorafile.specs.tables.methods import METHODS
 
 
@@ -212,6 +212,9 @@ def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, A
         raise ModelError(
             f'lora.init_lora_weights: "{start}" needs full weights, and {path} is already quantized ({own}).'
         )
+    for name in VARIANTS:
+        if (configuration.adapter or {}).get(name):
+            raise ModelError(f"lora.{name}: PEFT does not support it on {path}, which is already quantized ({own}).")
     if wanted is None or (asked == own and own in ("gptq", "awq")):  # these two take a kernel for their checkpoints
         return wanted
     raise ModelError(

@@ -14,7 +14,7 @@ from lorafile.units import listing
 
 _TOPICS = (files("lorafile.report") / "citations.toml").read_text(encoding="utf-8")
 PAPERS: dict[str, list[str]] = tomli.loads(_TOPICS)  # what a study may use -> the keys of its papers
-_ACCENTS = {'{\\"u}': "ü", "{\\'e}": "é", "{\\'c}": "ć"}
+_ACCENTS = {'{\\"a}': "ä", '{\\"u}': "ü", "{\\'e}": "é", "{\\'c}": "ć"}
 _MOST = 3  # authors in a line of text
 
 

@@ -69,6 +69,7 @@ def _unlike_lora(config: dict[str, Any]) -> list[str]:
     one_scale = "it scales every module by one lora_alpha / r, and this one has rank_pattern or alpha_pattern"
     rules = (
         (config.get("use_dora"), "it does not support DoRA (use_dora)"),
+        (config.get("use_bdlora"), "it expects whole matrices, and this one has blocks (use_bdlora)"),
         (biases, "it does not support trained biases (bias, lora_bias)"),
         (saved, f"it does not accept modules_to_save ({', '.join(saved)})"),
         (config.get("trainable_token_indices"), "it does not accept trained tokens (trainable_token_indices)"),

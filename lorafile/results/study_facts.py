@@ -9,7 +9,7 @@ from lorafile.specs import Configuration
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
 from lorafile.specs.tables.quantizations import quantization_name
 
-_SWITCHES = {"use_dora": "dora", "use_rslora": "rslora"}
+_SWITCHES = {"use_dora": "dora", "use_rslora": "rslora", "velora_config": "velora", "use_bdlora": "bdlora"}
 
 
 def data_of(plan: Plan) -> dict[str, Any]:

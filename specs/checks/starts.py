@@ -60,7 +60,7 @@ def _wrong(configuration: Configuration, name: str, named: dict[str, Configurati
     if circle == [configuration.name]:
         return f'"{configuration.name}" would start from itself; set train.from only where another one starts from it'
     if circle:
-        return f"{listing(circle)} would start from each other in a circle; one of them has to begin anew"
+        return f"{listing(circle)} would start from each other in a circle; one of them has to begin with a new adapter"
     if configuration.train is not None and configuration.train.init_seed is not None:
         return "nothing is drawn for an adapter that starts from another one; omit train.init_seed"
     trainer = source.train.trainer

@@ -219,7 +219,7 @@ def contradiction(c: Configuration) -> Contradiction:
     settings = c.adapter or {}
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'
-    return _initialization_contradiction(c) if c.method == "lora" else None
+    return _variant_contradiction(c) or _initialization_contradiction(c) if c.method == "lora" else None
 
 
 def _trainer_contradiction(c: Configuration) -> str:
@@ -230,8 +230,12 @@ def _trainer_contradiction(c: Configuration) -> str:
         return 'a program can train only models that generate text (model.task_type = "CAUSAL_LM")'
     if c.method not in METHODS:
         return f'a program can train adapters, and method = "{c.method}" is trained by the built-in loop only'
-    start = str((c.adapter or {}).get("init_lora_weights"))
-    if start.startswith(REWRITING):
+    start = (c.adapter or {}).get("init_lora_weights")
+    if isinstance(start, dict):
+        return "a program cannot start from a function (lora.init_lora_weights); the built-in loop calls it"
+    if (c.adapter or {}).get("use_bdlora"):
+        return "a program cannot train BD-LoRA (lora.use_bdlora)"
+    if str(start).startswith(REWRITING):
         return f'a program cannot start from init_lora_weights = "{start}", which rewrites the base'
     return ""
 
@@ -252,6 +256,23 @@ def _no_b_message(c: Configuration) -> str:
     if c.method == "lora":
         return 'LoRA+ sets a learning rate for the B matrices, and init_lora_weights = "mica" does not train them'
     return f'LoRA+ sets a learning rate for the B matrices, and method = "{c.method}" has none'
+
+
+def _variant_contradiction(c: Configuration) -> Contradiction:
+    """Return why a variant of LoRA cannot be combined with another setting; None where it can."""
+    settings = c.adapter or {}
+    for name, title in (("velora_config", "VeLoRA"), ("use_bdlora", "BD-LoRA")):
+        others = [other for other in ("use_dora", "lora_bias", "velora_config") if settings[other] and other != name]
+        if settings[name] and others:
+            return ("lora", name), f"{title} cannot be combined with lora.{others[0]}; omit one of them"
+        if settings[name] and c.quantization is not None:
+            return ("lora", name), f"PEFT does not support {title} on a quantized base"
+    blocks = settings["use_bdlora"]
+    if blocks and settings["init_lora_weights"] is not True:
+        return ("lora", "use_bdlora"), "its blocks have an initialization of their own; omit lora.init_lora_weights"
+    if blocks and not (blocks["target_modules_bd_a"] or blocks["target_modules_bd_b"]):
+        return ("lora", "use_bdlora"), "names no modules; set target_modules_bd_a or target_modules_bd_b"
+    return None
 
 
 def _initialization_contradiction(c: Configuration) -> Contradiction:

@@ -58,6 +58,29 @@ LORA_GA = Overrides(
         "stable_gamma": "`stable`: larger values make the initial B smaller.",
     },
 )
+VELORA = Overrides(
+    types={
+        "num_groups": Positive,
+        "scale": PositiveNumber,
+        # PEFT's batch_average_once follows from the first batch that a process sees: a resumed run sees another one.
+        "init_type": Literal["batch_average", "random"],
+    },
+    help={
+        "num_groups": "Groups of input features, each of which is kept as one number for the backward pass.",
+        "scale": "Factor of the inputs that are rebuilt from these numbers.",
+        "init_type": "Direction on which a group is projected: the mean of each batch, or drawn once.",
+    },
+)
+BDLORA = Overrides(
+    types={"target_modules_bd_a": Texts | None, "target_modules_bd_b": Texts | None, "nblocks": Positive},
+    defaults={"match_strict": False},  # as modules without blocks are plain LoRA
+    help={
+        "target_modules_bd_a": "Modules whose A consists of blocks: those whose name contains one of these texts.",
+        "target_modules_bd_b": "The same for B.",
+        "nblocks": "Number of blocks on the diagonal, by which the rank and the layer's dimensions are divisible.",
+        "match_strict": "Refuse target modules that are in neither list.",
+    },
+)
 _HELP = {
     "r": "Rank of the update.",
     "lora_alpha": 'The update is scaled by alpha / r; a multiple of the rank such as "2r" follows it.',
@@ -86,12 +109,15 @@ _HELP = {
     "alpha_pattern": "Like `rank_pattern`, for alpha.",
     "modules_to_save": "Modules that are trained and saved in full, such as `lm_head` or `embed_tokens`.",
     "trainable_token_indices": "Embedding rows to train, by token id; or a table by module name.",
+    "velora_config": "VeLoRA (arXiv 2405.17991): keep compressed inputs for the gradient of A; less memory, an inexact "
+    "gradient.",
+    "use_bdlora": "BD-LoRA (arXiv 2510.23346): A or B consists of blocks, for serving in shards.",
     "ensure_weight_tying": "Keep the trained part of a tied embedding tied to the head.",
 }
 
 
 class InitFunction(Settings):
-    """A function that gives A and B their initial values, in a Python file next to the spec (docs/methods.md)."""
+    """A function that gives A and B their initial values (docs/how-to/initialize-adapters.md)."""
 
     file: Annotated[str, Field(pattern=PYTHON_FILE)] = Field(
         description="The file, relative to the spec. Its content, and that of the modules next to it that it imports, "
@@ -125,6 +151,8 @@ LORA = Overrides(
         "eva_config": settings_table("EvaSettings", "EVA's own settings.", "EvaConfig", EVA) | None,
         "corda_config": settings_table("CordaSettings", "CorDA's own settings.", "CordaConfig", CORDA) | None,
         "lora_ga_config": settings_table("LoraGaSettings", "LoRA-GA's own settings.", "LoraGAConfig", LORA_GA) | None,
+        "velora_config": settings_table("VeloraSettings", "VeLoRA's own settings.", "VeloraConfig", VELORA) | None,
+        "use_bdlora": settings_table("BdLoraSettings", "BD-LoRA's own settings.", "BdLoraConfig", BDLORA) | None,
     },
     defaults={
         "r": 16,  # peft's 8 is below what most published comparisons settle on
@@ -136,18 +164,19 @@ LORA = Overrides(
         "alora_invocation_tokens": "an activated LoRA works only after tokens that every example would have to "
         "contain, and cannot be merged",
         "arrow_config": "it routes between finished adapters; there is nothing to train",
-        "kasa_config": f"KaSA cuts the base's own weights; {_OTHER_BASE}",
+        "kasa_config": "KaSA cuts the base's own weights when it is put on and when it is loaded, and its regularizers "
+        "are not part of PEFT's forward pass",
         "layer_replication": f"it builds a larger model from copied layers; {_OTHER_BASE}",
         "loftq_config": 'with init_lora_weights = "loftq" the base determines the bits: set quantization = "nf4"',
-        "monteclora_config": "it draws new weights in every forward pass, so no loss can be reproduced",
-        "qalora_group_size": "PEFT supports QALoRA for GPTQ bases only, and it cannot be merged into the study's base",
-        "use_bdlora": "its blocks suit only one kind of sharded serving, and the rank of the update is no longer r",
-        "use_qalora": "PEFT supports QALoRA for GPTQ bases only, and it cannot be merged into the study's base",
-        "velora_config": "its backward pass depends on the first batch that a process saw, so runs could not be "
+        "monteclora_config": "it draws its noise in advance into a buffer that no checkpoint holds, so no run could be "
         "resumed",
+        "qalora_group_size": "PEFT supports QALoRA for GPTQ bases only, and it cannot be merged into the study's base",
+        "use_qalora": "PEFT supports QALoRA for GPTQ bases only, and it cannot be merged into the study's base",
     },
 )
-# The table of each setting that has settings of its own.
+# Variants of LoRA that are on where their table is there: the setting, and PEFT's class of it.
+VARIANTS = {"velora_config": "VeloraConfig", "use_bdlora": "BdLoraConfig"}
+# The table of each initialization that has settings of its own.
 INNER: dict[str, tuple[str, Overrides]] = {
     "eva_config": ("EvaConfig", EVA),
     "corda_config": ("CordaConfig", CORDA),

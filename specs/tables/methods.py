@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorafile.specs.snapshot import Overrides, settings_table
-from lorafile.specs.tables.lora import INNER, LORA
+from lorafile.specs.tables.lora import INNER, LORA, VARIANTS
 from lorafile.specs.values import (
     Alpha,
     Natural,
@@ -95,7 +95,7 @@ ADALORA = Overrides(
         "init_lora_weights": "Start with an update of zero.",
     },
     refused={
-        **dict.fromkeys((*LORA.refused, *INNER), _OF_LORA),
+        **dict.fromkeys((*LORA.refused, *INNER, *VARIANTS), _OF_LORA),
         **dict.fromkeys(("alpha_pattern", "use_rslora", "use_dora", "lora_bias", "ensure_weight_tying"), _OF_LORA),
         "trainable_token_indices": _OF_LORA,
         "r": "AdaLoRA starts at init_r and ends at a mean of target_r",

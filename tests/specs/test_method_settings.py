@@ -1,7 +1,7 @@
 """The tables of PEFT's methods in a spec: names, defaults, refusals with their reasons. Needs no torch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -11,7 +11,7 @@ from lorafile.graph.build import build
 from lorafile.graph.target_modules import placed
 from lorafile.lock.lockfile import ModelLock, resolve
 from lorafile.specs.snapshot import snapshot
-from lorafile.specs.tables.lora import INNER
+from lorafile.specs.tables.lora import INNER, LORA
 from lorafile.specs.tables.methods import METHODS
 
 BASE = 'study.name = "s"\nmodel.path = "m"\ndata.path = "d"\n'
@@ -179,3 +179,40 @@ def test_every_method_has_a_plan_on_the_built_in_model(method: str) -> None:
     adapter = graph.sections[method]["adapter"]
     assert adapter["method"] == method
     assert None not in adapter.values()
+
+
+def test_a_new_setting_of_loraconfig_shows_up() -> None:
+    """Every field of the installed PEFT is offered, refused with a reason, or PEFT's own business."""
+    peft = pytest.importorskip("peft")
+    from lorafile.engine.write_snapshot import INTERNAL
+
+    fields = set(peft.LoraConfig.__dataclass_fields__)
+    offered = set(type(specs.parse(BASE, Path("s.toml")).tables.lora).model_fields)
+    assert fields - INTERNAL - offered == set(LORA.refused), "add the setting to specs/tables/lora.py"
+    assert offered <= fields
+    assert not INTERNAL & (offered | set(LORA.refused))
+
+
+def test_every_initialization_of_pefts_is_one_of_a_spec() -> None:
+    peft = pytest.importorskip("peft")
+    hint = get_type_hints(peft.LoraConfig)["init_lora_weights"]
+    words = {word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)}
+    words -= {"pissa_niter_[number of iters]"}
+    assert len(words) >= 8
+    for word in words:
+        more = {"loftq": 'quantization = "nf4"\n'}.get(word, "")
+        specs.parse(f'{BASE}{more}lora.init_lora_weights = "{word}"\n', Path("s.toml"))
+
+
+VARIANTS_WRONG = {
+    'lora.velora_config.init_type = "batch_average_once"': "init_type: should be one of",
+    "lora.use_dora = true\nlora.velora_config = {}": "VeLoRA cannot be combined with lora.use_dora",
+    'quantization = "nf4"\nlora.velora_config = {}': "PEFT does not support VeLoRA on a quantized base",
+    "lora.use_bdlora.nblocks = 2": "names no modules; set target_modules_bd_a or target_modules_bd_b",
+    'lora = { init_lora_weights = "pissa", use_bdlora = { target_modules_bd_a = ["o_proj"] } }': "have an init",
+}
+
+
+@pytest.mark.parametrize("text", VARIANTS_WRONG)
+def test_what_a_variant_cannot_be_combined_with_is_said(text: str) -> None:
+    assert VARIANTS_WRONG[text] in message(text)
