@@ -7,8 +7,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.batching.batches import epoch_order, split_micro_batches
-from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
+from lorafile.engine.batching.batches import by_length, epoch_order, in_micro_batches, split_micro_batches
+from lorafile.engine.batching.tokens import PackedExamples, Tokens, Unit, Units, training_units
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter, parameter_counts, save_adapter
 from lorafile.engine.model.base import Base, Bases, load_base
 from lorafile.engine.model.head import blind_loss, load_tokens
@@ -47,14 +47,15 @@ def _attempt(request: Request, out: Path, bases: Bases, recorder: RunRecorder) -
         base.draw_head(request.settings["seed"])
         return _train(base, base.model, documents, request, out, recorder)
     with bases.proven(request.settings, request.paths) as base:
-        steps = total_steps(len(training_units(documents, base.model)[0]), request.settings["training"])
+        settings = request.settings["training"]
+        steps = total_steps(len(training_units(documents, base.model, settings)[0]), settings)
         with new_adapter(base, request, documents, steps) as model:
             return _train(base, model, documents, request, out, recorder)
 
 
 def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, recorder: RunRecorder) -> Result:
-    tokens, unpacked = training_units(documents, model)
     settings = request.settings["training"]
+    tokens, unpacked = training_units(documents, model, settings)
     curve = Curve()
     with seeded(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
         trouble = _fit(base, model.train(), tokens, request, curve, recorder)
@@ -78,7 +79,7 @@ def finish(
     return Result(figures=figures, files=["curve.jsonl.gz", *save(model, request, out, figures)])
 
 
-def _fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, recorder: RunRecorder) -> str:
+def _fit(base: Base, model: Any, tokens: Units, request: Request, curve: Curve, recorder: RunRecorder) -> str:
     """Fit; say where smaller micro-batches may help.
 
     :raises _SmallerParts: when a step did not fit into memory, and the spec allows smaller parts of it
@@ -93,7 +94,7 @@ def _fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curv
     raise _SmallerParts
 
 
-def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve: Curve, recorder: RunRecorder) -> str:
+def fit(base: Base, model: Any, tokens: Units, request: Request, curve: Curve, recorder: RunRecorder) -> str:
     """Run the optimizer steps; return why training diverged, or nothing.
 
     The loss of a step is the sum over its supervised tokens divided by their number, however they were spread over the
@@ -104,7 +105,7 @@ def fit(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, curve
     stepper = Stepper(base, model, settings, steps)
     done = recorder.begin(stepper, curve, steps)
     stepper.parts, stepper.count = recorder.parts, done
-    blind = blind_loss(tokens.tokens if isinstance(tokens, Blocks) else tokens, base.choices)
+    blind = blind_loss(tokens if isinstance(tokens, Tokens) else tokens.tokens, base.choices)
     for epoch, group in islice(step_batches(tokens, settings, request.settings["seed"]), done, steps):
         rate = stepper.optimizer_step.rate
         loss, norm = stepper.step(tokens, group, curve)
@@ -124,7 +125,7 @@ class Stepper(ResumableModel):
         self.base, self.settings = base, settings
         self.parts, self.count = 1, 0
 
-    def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
+    def step(self, tokens: Units, group: list[list[Unit]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
         cut = split_micro_batches(group, self.settings["per_device_train_batch_size"], self.parts)
         batches = [self.base.collate(tokens, indexes) for indexes in cut]
@@ -155,15 +156,31 @@ def total_steps(examples: int, settings: dict[str, Any]) -> int:
     return max(1, steps)
 
 
-def step_batches(tokens: Tokens | Blocks, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
+def step_batches(tokens: Units, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[Unit]]]]:
     """Yield (epoch, micro-batches of one optimizer step) without end; a step never spans two epochs.
 
-    The examples of a step are drawn together and then split, so that 2 × 4 sees those of 8 × 1.
+    The examples of a step are drawn together and then split, so that 2 × 4 sees those of 8 × 1, packed or not.
     """
     size, lengths = settings["per_device_train_batch_size"], tokens.lengths()
     for epoch in count():
         for step in epoch_order(lengths, size * settings["gradient_accumulation_steps"], seed, epoch):
-            yield epoch, split_micro_batches([step], size, 1)
+            yield epoch, in_micro_batches(tokens, step, size)
+
+
+def largest_step(tokens: Units, settings: dict[str, Any]) -> list[list[Unit]]:
+    """Return the micro-batches of the step that takes most memory: the longest examples, or the fullest packed rows."""
+    size = settings["per_device_train_batch_size"]
+    steps = by_length(tokens.lengths(), size * settings["gradient_accumulation_steps"])
+    if not isinstance(tokens, PackedExamples):
+        return in_micro_batches(tokens, steps[0], size)
+
+    sizes = tokens.lengths()
+
+    def positions(group: list[list[Unit]]) -> int:
+        rows = [[sum(sizes[index] for index in row) for row in part] for part in group]
+        return max(len(part) * max(part) for part in rows)
+
+    return max((in_micro_batches(tokens, step, size) for step in steps), key=positions)
 
 
 def save(model: Any, request: Request, out: Path, figures: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import REWRITING
 from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 
 
 def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -52,7 +53,16 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
         sections["training"] = configuration.train.written
     elif configuration.train is not None:
         sections["training"] = _training(configuration.train.results, sections["adapter"])
+    if configuration.train is not None and configuration.data.packing:
+        sections["training"] = sections["training"] | _packed_rows(configuration, lock)
     return sections
+
+
+def _packed_rows(configuration: Configuration, lock: Lock) -> dict[str, Any]:
+    """Return the length of rows of several examples; of text nothing, whose blocks are made when it is prepared."""
+    table = configuration.data
+    is_text = data_format(table, lock.data[identity(table)]) == "text"
+    return {} if is_text else {PACKED_ROW_LENGTH: table.max_length}
 
 
 def _training(settings: dict[str, Any], adapter: dict[str, Any]) -> dict[str, Any]:
@@ -287,7 +297,7 @@ def data_section(
         # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
         "completion_only_loss": table.completion_only_loss or split != "train",
         **_labels(configuration, lock, form),
-        **({"packing": True} if form == "text" and table.packing else {}),
+        **({"packing": True} if form == "text" and table.packing in (None, True) else {}),
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"where": table.where} if table.where else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),

@@ -16,6 +16,7 @@ from lorafile.graph.notices import optimizer_steps, warmup_steps
 from lorafile.lock.data import DataLock, split_files
 from lorafile.lock.lockfile import identity, is_on_hub
 from lorafile.plan.plan import Plan
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.units import listing, plural
 
 MANY = 0.05  # of a split's rows: so many that are dropped or cut are named
@@ -49,6 +50,7 @@ class RunSteps:
 
     :ivar epochs: passes over the examples; `batch`: examples of an optimizer step
     :ivar tokens: of a run, padding not counted; `exact`: whether its examples are prepared
+    :ivar packed_row_length: the most tokens of a row into which a step's examples are packed, where they are
     """
 
     configurations: tuple[str, ...]
@@ -58,6 +60,7 @@ class RunSteps:
     warmup: int
     tokens: int
     exact: bool
+    packed_row_length: int | None = None
 
 
 def split_rows(plan: Plan) -> list[SplitRows]:
@@ -123,10 +126,11 @@ def training_lines(rows: list[SplitRows], runs: list[RunSteps]) -> list[str]:
         about, steps = "" if run.exact else "about ", plural(run.steps, "step")
         named = f" of {listing(list(run.configurations), 2)}" if len(runs) > 1 else ""
         rising = f", the first {run.warmup} of them a warm-up" if run.warmup else ""
+        within = f", in rows of up to {run.packed_row_length:,}" if run.packed_row_length else ""
         epochs = f"{run.epochs:.2g} epoch{'s' if run.epochs != 1 else ''}"
         lines.append(
             f"Training{named}: {about}{steps} of {plural(run.batch, 'example')} ({epochs}){rising}; "
-            f"{about}{run.tokens:,} tokens per run."
+            f"{about}{run.tokens:,} tokens per run{within}."
         )
     return lines
 
@@ -216,7 +220,8 @@ def _run(training: dict[str, Any], read: _Examples) -> RunSteps:
     steps = optimizer_steps(training, read.number)
     batch = int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
     epochs = steps * batch / read.number if training["max_steps"] > 0 else float(training["num_train_epochs"])
-    return RunSteps((), steps, epochs, batch, warmup_steps(training, steps), round(read.tokens * epochs), read.exact)
+    tokens, rows = round(read.tokens * epochs), training.get(PACKED_ROW_LENGTH)
+    return RunSteps((), steps, epochs, batch, warmup_steps(training, steps), tokens, read.exact, rows)
 
 
 def _tokens(graph: Graph, prepare: GraphNode) -> float:

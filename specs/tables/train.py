@@ -84,6 +84,8 @@ class TrainTable(Settings):
 EXECUTION = ("save_steps", "save_minutes", "auto_find_batch_size")
 # 2: the examples of a step are drawn together, and then split into micro-batches. Before, micro-batches were drawn.
 ACCUMULATION, _ACCUMULATION_PROTOCOL = "accumulation_protocol", 2
+# The most tokens of a row, where `data.packing` puts several examples into one; no table has it.
+PACKED_ROW_LENGTH = "packed_row_length"
 
 
 class FullTable(Settings):
