@@ -4,16 +4,17 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from lorafile.engine.batching.tokens import Blocks, Tokens
+from lorafile.engine.batching.tokens import PackedExamples, Tokens, Unit, Units
 from lorafile.engine.randomness import derive
 from lorafile.engine.request import EXAMPLES
 
 _FILLED = (2048, 8192)  # tokens of one: on a CPU, above which nothing is gained; on a GPU
+_Unit = TypeVar("_Unit")
 _BUCKET = 16  # so many batches are drawn at random before they are sorted by length
 
 
@@ -24,7 +25,7 @@ class Batch:
     :ivar input_ids: int64 [b, t]
     :ivar attention_mask: int64 [b, t], 0 where padded
     :ivar supervised: bool [b, t], true where the token is in the loss
-    :ivar position_ids: int64 [b, t] of packed text, beginning at 0 with each document: then no mask is given
+    :ivar position_ids: int64 [b, t] of packed rows, beginning at 0 with each document: then no mask is given
     :ivar token_type_ids: int64 [b, t], which sentence of a pair each token belongs to
     :ivar labels: for a head, what it should say of each example: int64 [b], its class; float32 [b], its number
     """
@@ -82,7 +83,13 @@ def epoch_order(lengths: list[int], size: int, seed: int, epoch: int) -> list[li
     return batches
 
 
-def split_micro_batches(group: list[list[int]], size: int, parts: int) -> list[list[int]]:
+def in_micro_batches(tokens: Units, examples: list[int], size: int) -> list[list[Unit]]:
+    """Return the examples of a step as micro-batches of so many rows; packed, a row holds several of them."""
+    rows = tokens.rows(examples, size) if isinstance(tokens, PackedExamples) else examples
+    return split_micro_batches([[*rows]], size, 1)
+
+
+def split_micro_batches(group: list[list[_Unit]], size: int, parts: int) -> list[list[_Unit]]:
     """Return the micro-batches of a step in so many parts each as memory asks for; the step's loss is the same."""
     most = math.ceil(size / parts)
     return [indexes[at : at + most] for indexes in group for at in range(0, len(indexes), most)]
@@ -110,23 +117,24 @@ def fill_device(lengths: list[int], slices: int, device: torch.device) -> list[l
     return batches
 
 
-def collate(tokens: Tokens | Blocks, indexes: list[int], padding: int, device: torch.device) -> Batch:
-    """Return some examples padded on the right."""
+def collate(tokens: Units, indexes: list[Unit], padding: int, device: torch.device) -> Batch:
+    """Return some examples, blocks or packed rows, padded on the right."""
     rows, marks = zip(*(tokens.example(index) for index in indexes), strict=True)
     input_ids = pad_sequence(list(rows), batch_first=True, padding_value=padding)
     attention_mask = pad_sequence([torch.ones_like(part) for part in rows], batch_first=True)
     supervised = pad_sequence(list(marks), batch_first=True).bool()
     positions = None
-    if isinstance(tokens, Blocks):  # padding is a document of its own after the others, which nothing sees
-        longest, places = input_ids.shape[1], [tokens.positions(index) for index in indexes]
-        positions = torch.stack([torch.cat([p, torch.arange(longest - len(p))]) for p in places]).to(device)
+    if not isinstance(tokens, Tokens):  # each token of padding is a document of its own, which nothing sees
+        places = [tokens.positions(index) for index in indexes]
+        positions = pad_sequence(places, batch_first=True).to(device)
     labels = types = None
     if isinstance(tokens, Tokens) and tokens.labels is not None:
         labels = tokens.labels[indexes].to(device)
     if isinstance(tokens, Tokens) and tokens.types is not None:
         types = pad_sequence([tokens.types_of(index) for index in indexes], batch_first=True).to(device)
     ids, mask, marked = (tensor.to(device) for tensor in (input_ids, attention_mask, supervised))
-    return Batch(indexes, ids, mask, marked, positions, types, labels)
+    numbers = [*range(len(indexes))] if isinstance(tokens, PackedExamples) else indexes
+    return Batch(numbers, ids, mask, marked, positions, types, labels)
 
 
 def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:
@@ -141,7 +149,7 @@ def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:
     input_ids = torch.full(shape, padding, device=device)
     attention_mask = torch.ones(shape, dtype=torch.int64, device=device)
     supervised = torch.zeros(shape, dtype=torch.bool, device=device)
-    positions = torch.arange(t, device=device).repeat(len(batches), b, 1)
+    positions = torch.zeros(shape, dtype=torch.int64, device=device)  # what fills up sees itself, as padding does
     for number, batch in enumerate(batches):
         if batch is None:
             continue
@@ -150,9 +158,8 @@ def join_batches(batches: Sequence[Batch | None], padding: int) -> Batch:
         attention_mask[number, :rows] = 0
         attention_mask[number, :rows, :columns] = batch.attention_mask
         supervised[number, :rows, :columns] = batch.supervised
-        if batch.position_ids is not None:  # what follows is a document of its own, as padding is in a batch
+        if batch.position_ids is not None:
             positions[number, :rows, :columns] = batch.position_ids
-            positions[number, :rows, columns:] -= columns
     flat = [tensor.flatten(0, 1) for tensor in (input_ids, attention_mask, supervised, positions)]
     return Batch(list(range(len(batches) * b)), flat[0], flat[1], flat[2], flat[3] if packed else None)
 

@@ -1,5 +1,7 @@
 """Prepared examples: token ids of one split, flat, with what is supervised; safetensors, mapped from disk."""
 
+from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorafile.engine.data.encode import Encoded
+from lorafile.errors import NodeError
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 
 _HALF = 8  # tokens of each of the two documents of a probe
+
+Unit = Any  # a row of a batch: the number of an example or of a block, or the numbers of a packed row's examples
 
 
 @dataclass(frozen=True)
@@ -132,28 +138,152 @@ class Blocks:
 
     def example(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the ids and the supervision of one block, both int64 [t]."""
-        ids, marks = zip(*(self.tokens.example(member) for member in self.members[index]), strict=True)
-        return torch.cat(ids), torch.cat(marks)
+        return _joined(self.tokens, self.members[index])
 
     def positions(self, index: int) -> torch.Tensor:
         """Return the place of each token in its own document, int64 [t]."""
-        return torch.cat([torch.arange(len(self.tokens.example(member)[0])) for member in self.members[index]])
+        return _positions(self.tokens, self.members[index])
 
 
-def training_units(tokens: Tokens, model: Any) -> tuple[Tokens | Blocks, str]:
-    """Return what training takes as its examples, and a sentence where packed text has to be unpacked for a model."""
-    if tokens.blocks is None:
+@dataclass(frozen=True)
+class PackedExamples:
+    """The examples of a split, of which each optimizer step puts its own into rows.
+
+    A step has the examples that it would have without packing; to a batch, a row is an example.
+
+    :ivar limit: the most tokens of a row
+    """
+
+    tokens: Tokens
+    limit: int
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return self.tokens.lengths()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def lengths(self) -> list[int]:
+        """Return the number of tokens of each example."""
+        return self._sizes
+
+    def rows(self, examples: Sequence[int], size: int) -> list[tuple[int, ...]]:
+        """Return some examples as rows, best fit decreasing: the examples of each row.
+
+        There are as few forward passes as rows of up to `limit` tokens allow, and rows are no longer than these need:
+        attention costs more in a longer row, and rows of one pass are padded to the longest of them.
+
+        :param size: the most rows of a forward pass
+        """
+        sizes = [self._sizes[index] for index in examples]
+        row_of = _shortest_rows(sizes, self.limit, size)
+        rows: list[tuple[int, ...]] = [()] * (max(row_of, default=-1) + 1)
+        for index, row in zip(examples, row_of, strict=True):
+            rows[row] += (index,)
+        return rows
+
+    def example(self, row: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and the supervision of one row, both int64 [t]."""
+        return _joined(self.tokens, row)
+
+    def positions(self, row: tuple[int, ...]) -> torch.Tensor:
+        """Return the place of each token in its own example, int64 [t]."""
+        return _positions(self.tokens, row)
+
+
+Units = Tokens | Blocks | PackedExamples
+
+
+def _joined(tokens: Tokens, members: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    ids, marks = zip(*(tokens.example(member) for member in members), strict=True)
+    for part in marks:
+        part[:1] = 0  # as at the beginning of a row: what stands before it is another document
+    return torch.cat(ids), torch.cat(marks)
+
+
+def _positions(tokens: Tokens, members: Sequence[int]) -> torch.Tensor:
+    return torch.cat([torch.arange(len(tokens.example(member)[0])) for member in members])
+
+
+def best_fit(lengths: list[int], limit: int) -> list[int]:
+    """Return for each document the number of its block: longest first, each into the fullest block with room for it.
+
+    Best fit decreasing needs at most 11/9 of the fewest possible blocks, and one more (Johnson, 1973).
+    """
+    rooms: list[int] = []  # the distinct rooms that are left, ascending
+    blocks: dict[int, list[int]] = {}  # room -> its blocks
+    block_of, count = [0] * len(lengths), 0
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        length = lengths[index]
+        at = bisect_left(rooms, length)
+        if at == len(rooms):
+            block, room, count = count, limit, count + 1
+        else:
+            room = rooms[at]
+            block = blocks[room].pop()
+            if not blocks[room]:
+                del blocks[room], rooms[at]
+        block_of[index] = block
+        if room - length not in blocks:
+            blocks[room - length] = []
+            insort(rooms, room - length)
+        blocks[room - length].append(block)
+    return block_of
+
+
+def _shortest_rows(lengths: list[int], limit: int, size: int) -> list[int]:
+    """Return for each example the number of its row: the shortest rows that take the fewest passes of `size`."""
+
+    def passes(rows: list[int]) -> int:
+        return max(rows, default=-1) // size
+
+    best = best_fit(lengths, limit)
+    fewest, low, high = passes(best), max(lengths, default=0), limit
+    while low < high:
+        middle = (low + high) // 2
+        rows = best_fit(lengths, middle)
+        if passes(rows) <= fewest:
+            best, high = rows, middle
+        else:
+            low = middle + 1
+    return best
+
+
+def training_units(tokens: Tokens, model: Any, training: dict[str, Any]) -> tuple[Units, str]:
+    """Return what training takes as its examples, and a sentence where packed text has to be unpacked for a model.
+
+    :raises NodeError: when the spec asks for packed examples, and the model cannot keep them apart
+    """
+    limit: int | None = training.get(PACKED_ROW_LENGTH)
+    if tokens.blocks is None and limit is None:
         return tokens, ""
-    if separates_documents(model):
-        return Blocks(tokens), ""
+    separate = separates_documents(model, min(training["per_device_train_batch_size"], 2))
+    if separate:
+        return (Blocks(tokens) if limit is None else PackedExamples(tokens, limit)), ""
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    if limit is not None:
+        raise NodeError(f"data.packing: {_why_together(model, kind)}; set data.packing = false.")
     return tokens, f"{kind} lets a document in a block attend to the one before it, so each document has its own row."
 
 
-def separates_documents(model: Any) -> bool:
-    """Return whether a second document has the same logits whatever the first one is, and the same as alone."""
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        return False  # PEFT drops position ids where it puts virtual tokens in front
+def _why_together(model: Any, kind: str) -> str:
+    if _has_virtual_tokens(model):
+        return "virtual tokens stand before a row, and not before each of the examples in it"
+    return f"{kind} does not keep the examples of a row apart, so each would be trained on the one before it"
+
+
+def _has_virtual_tokens(model: Any) -> bool:
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
+
+
+def separates_documents(model: Any, rows: int = 2) -> bool:
+    """Return whether a second document has the same logits whatever the first one is, and the same as alone.
+
+    :param rows: of the batch: flash attention reads where documents begin in a single row alone
+    """
+    if _has_virtual_tokens(model):
+        return False  # PEFT drops position ids where it puts them in front
     embeddings = model.get_input_embeddings().weight
     first = torch.arange(_HALF) % embeddings.shape[0]
     second = (first + 3) % embeddings.shape[0]
@@ -161,8 +291,8 @@ def separates_documents(model: Any) -> bool:
     model.eval()
     try:
         with torch.inference_mode():
-            before, after = (_logits(model, [prefix, second]) for prefix in (first, first.flip(0)))
-            alone = _logits(model, [second])
+            before, after = (_logits(model, [prefix, second], rows) for prefix in (first, first.flip(0)))
+            alone = _logits(model, [second], rows)
     except TypeError:
         return False  # it takes no position ids
     finally:
@@ -172,11 +302,11 @@ def separates_documents(model: Any) -> bool:
     return float((before - after).abs().max()) <= 1e-5 * scale and float((before - alone).abs().max()) <= near * scale
 
 
-def _logits(model: Any, documents: list[torch.Tensor]) -> torch.Tensor:
-    """Return the logits of the last document of a block, float32 [t, v]."""
+def _logits(model: Any, documents: list[torch.Tensor], rows: int) -> torch.Tensor:
+    """Return the logits of the last document of a block in a batch of such rows, float32 [t, v]."""
     device = model.get_input_embeddings().weight.device
-    ids = torch.cat(documents)[None].to(device)
-    positions = torch.cat([torch.arange(len(document)) for document in documents])[None].to(device)
+    ids = torch.cat(documents)[None].repeat(rows, 1).to(device)
+    positions = torch.cat([torch.arange(len(document)) for document in documents])[None].repeat(rows, 1).to(device)
     output = model(input_ids=ids, position_ids=positions, use_cache=False)
     logits: torch.Tensor = output.logits[0, -len(documents[-1]) :].float()
     return logits

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lorafile.engine.batching.batches import Batch, collate
-from lorafile.engine.batching.tokens import Blocks, Tokens
+from lorafile.engine.batching.tokens import Unit, Units
 from lorafile.engine.data.encode import load_tokenizer
 from lorafile.engine.model.causality import check_causal
 from lorafile.engine.model.fingerprint import fingerprint
@@ -49,7 +49,7 @@ class Base:
         model: Any = self.model
         return int(model.config.num_labels if self.head else model.get_input_embeddings().weight.shape[0])
 
-    def collate(self, tokens: Tokens | Blocks, indexes: list[int]) -> Batch:
+    def collate(self, tokens: Units, indexes: list[Unit]) -> Batch:
         """Return some examples as a batch where the model lies, padded on the right."""
         return collate(tokens, indexes, self.padding, self.device)
 

@@ -1,13 +1,12 @@
 """`prepare`: the rows of one split to token ids, with what is supervised."""
 
-from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lorafile.engine.batching.tokens import pack
+from lorafile.engine.batching.tokens import best_fit, pack
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of, is_encoder_at, load_tokenizer
 from lorafile.engine.data.example import cluster_of
@@ -219,29 +218,3 @@ def _prepare_prompts(data: dict[str, Any], tokenizer: Any, out: Path) -> Result:
     lengths = [len(example.input_ids) for example in kept]
     figures = {"examples": len(kept), "tokens": sum(lengths), "longest": max(lengths)}
     return Result(figures=figures, files=["tokens.safetensors", "examples.jsonl.gz"])
-
-
-def best_fit(lengths: list[int], limit: int) -> list[int]:
-    """Return for each document the number of its block: longest first, each into the fullest block with room for it.
-
-    Best fit decreasing needs at most 11/9 of the fewest possible blocks, and one more (Johnson, 1973).
-    """
-    rooms: list[int] = []  # the distinct rooms that are left, ascending
-    blocks: dict[int, list[int]] = {}  # room -> its blocks
-    block_of, count = [0] * len(lengths), 0
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        length = lengths[index]
-        at = bisect_left(rooms, length)
-        if at == len(rooms):
-            block, room, count = count, limit, count + 1
-        else:
-            room = rooms[at]
-            block = blocks[room].pop()
-            if not blocks[room]:
-                del blocks[room], rooms[at]
-        block_of[index] = block
-        if room - length not in blocks:
-            blocks[room - length] = []
-            insort(rooms, room - length)
-        blocks[room - length].append(block)
-    return block_of

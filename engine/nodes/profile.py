@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lorafile.engine.batching.batches import Batch, by_length, collate_prompts, prompt_batch
-from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
+from lorafile.engine.batching.tokens import Tokens, Units, training_units
 from lorafile.engine.inference.generation import generate
 from lorafile.engine.model.adapters import checkpointed, load_tuned, new_adapter, stored_adapter
 from lorafile.engine.model.base import Base, Bases
@@ -21,7 +21,7 @@ from lorafile.engine.model.head import class_logits, load_tokens
 from lorafile.engine.model.initialization import ModuleTree, module_tree, restore_modules
 from lorafile.engine.model.loss import likelihoods
 from lorafile.engine.model.peak_memory import LiveTensors, peak, reset_peak
-from lorafile.engine.nodes.train import Stepper, step_batches
+from lorafile.engine.nodes.train import Stepper, largest_step, step_batches
 from lorafile.engine.request import Report, Request, Result
 from lorafile.engine.training.curve import Curve
 from lorafile.environment import gpus
@@ -52,8 +52,9 @@ def profile(request: Request, _out: Path, bases: Bases, report: Report) -> Resul
     bare = module_tree(base.model)
     with _adapted(base, request, tokens) as model:
         if request.settings["adapter"]["method"] != "none" and "training" in request.settings:
-            with checkpointed(model, request.settings["training"].get("gradient_checkpointing", False)):
-                figures |= _train(base, model, training_units(tokens, model)[0], request, report)
+            settings = request.settings["training"]
+            with checkpointed(model, settings.get("gradient_checkpointing", False)):
+                figures |= _train(base, model, training_units(tokens, model, settings)[0], request, report)
         figures |= _evaluate(base, model.eval(), tokens)
         if tokens.labels is not None:  # a head writes no text
             return Result(figures=figures)
@@ -85,17 +86,17 @@ def _adapted(base: Base, request: Request, tokens: Tokens) -> Iterator[Any]:
         yield base.model
 
 
-def _train(base: Base, model: Any, tokens: Tokens | Blocks, request: Request, report: Report) -> Figures:
+def _train(base: Base, model: Any, tokens: Units, request: Request, report: Report) -> Figures:
     """Peak memory of a step on the longest batch; then the time of ordinary steps, the device synchronised."""
     settings = {**TrainTable().model_dump(), **request.settings["training"]}
     protocol = request.settings["profile"]
     count = protocol["warmup_steps"] + protocol["steps"]
     stepper = Stepper(base, model.train(), settings, count)
-    longest = by_length(tokens.lengths(), settings["per_device_train_batch_size"])
+    largest = largest_step(tokens, settings)
     figures: Figures = {}
     with _phase(figures, "train", base, model):
         for _ in range(2):  # the optimizer's moments exist from the first step on
-            stepper.step(tokens, longest[: settings["gradient_accumulation_steps"]], Curve())
+            stepper.step(tokens, largest, Curve())
     seconds, curve, energy = [], Curve(), _energy()
     for number, (_, group) in enumerate(islice(step_batches(tokens, settings, 0), count)):
         if number == protocol["warmup_steps"]:

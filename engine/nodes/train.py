@@ -7,8 +7,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.batching.batches import epoch_order, split_micro_batches
-from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
+from lorafile.engine.batching.batches import by_length, epoch_order, in_micro_batches, split_micro_batches
+from lorafile.engine.batching.tokens import PackedExamples, Tokens, Unit, Units, training_units
 from lorafile.engine.model.adapters import (
     autocast,
     checkpointed,
@@ -58,14 +58,15 @@ def _attempt(request: Request, out: Path, bases: Bases, recorder: RunRecorder) -
             base.draw_head(initial_seed(request.settings))
         return _train(base, base.model, documents, request, out, recorder)
     with bases.proven(request.settings, request.paths) as base:
-        steps = total_steps(len(training_units(documents, base.model)[0]), request.settings["training"])
+        settings = request.settings["training"]
+        steps = total_steps(len(training_units(documents, base.model, settings)[0]), settings)
         with new_adapter(base, request, documents, steps) as model:
             return _train(base, model, documents, request, out, recorder)
 
 
 def _train(base: Base, model: Any, documents: Tokens, request: Request, out: Path, recorder: RunRecorder) -> Result:
-    tokens, unpacked = training_units(documents, model)
     settings = request.settings["training"]
+    tokens, unpacked = training_units(documents, model, settings)
     curve = Curve()
     validation = Validation(base, request) if request.settings.get("validation") else None
     with seeded(request.settings["seed"], "training"), checkpointed(model, settings["gradient_checkpointing"]):
@@ -100,7 +101,7 @@ def finish(
 def _fit(
     base: Base,
     model: Any,
-    tokens: Tokens | Blocks,
+    tokens: Units,
     request: Request,
     curve: Curve,
     recorder: RunRecorder,
@@ -123,7 +124,7 @@ def _fit(
 def fit(
     base: Base,
     model: Any,
-    tokens: Tokens | Blocks,
+    tokens: Units,
     request: Request,
     curve: Curve,
     recorder: RunRecorder,
@@ -139,7 +140,7 @@ def fit(
     stepper = Stepper(base, model, settings, steps, validation)
     done = recorder.begin(stepper, curve, steps)
     stepper.parts, stepper.count = recorder.parts, done
-    blind = blind_loss(tokens.tokens if isinstance(tokens, Blocks) else tokens, base.choices)
+    blind = blind_loss(tokens if isinstance(tokens, Tokens) else tokens.tokens, base.choices)
     trouble = recorder.evaluate(stepper, curve)  # where the run was stopped before its last step was evaluated
     for epoch, group in islice(step_batches(tokens, settings, request.settings["seed"]), done, steps):
         if trouble or stepper.stops_early:
@@ -172,7 +173,7 @@ class Stepper(ResumableModel):
         """Whether validation has not improved for long enough."""
         return self.validation is not None and self.validation.stopped
 
-    def step(self, tokens: Tokens | Blocks, group: list[list[int]], curve: Curve) -> tuple[float, float]:
+    def step(self, tokens: Units, group: list[list[Unit]], curve: Curve) -> tuple[float, float]:
         """Accumulate the gradients of some micro-batches and step; return the loss and the gradient's norm."""
         cut = split_micro_batches(group, self.settings["per_device_train_batch_size"], self.parts)
         batches = [self.base.collate(tokens, indexes) for indexes in cut]
@@ -203,15 +204,31 @@ def total_steps(examples: int, settings: dict[str, Any]) -> int:
     return max(1, steps)
 
 
-def step_batches(tokens: Tokens | Blocks, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[int]]]]:
+def step_batches(tokens: Units, settings: dict[str, Any], seed: int) -> Iterator[tuple[int, list[list[Unit]]]]:
     """Yield (epoch, micro-batches of one optimizer step) without end; a step never spans two epochs.
 
-    The examples of a step are drawn together and then split, so that 2 × 4 sees those of 8 × 1.
+    The examples of a step are drawn together and then split, so that 2 × 4 sees those of 8 × 1, packed or not.
     """
     size, lengths = settings["per_device_train_batch_size"], tokens.lengths()
     for epoch in count():
         for step in epoch_order(lengths, size * settings["gradient_accumulation_steps"], seed, epoch):
-            yield epoch, split_micro_batches([step], size, 1)
+            yield epoch, in_micro_batches(tokens, step, size)
+
+
+def largest_step(tokens: Units, settings: dict[str, Any]) -> list[list[Unit]]:
+    """Return the micro-batches of the step that takes most memory: the longest examples, or the fullest packed rows."""
+    size = settings["per_device_train_batch_size"]
+    steps = by_length(tokens.lengths(), size * settings["gradient_accumulation_steps"])
+    if not isinstance(tokens, PackedExamples):
+        return in_micro_batches(tokens, steps[0], size)
+
+    sizes = tokens.lengths()
+
+    def positions(group: list[list[Unit]]) -> int:
+        rows = [[sum(sizes[index] for index in row) for row in part] for part in group]
+        return max(len(part) * max(part) for part in rows)
+
+    return max((in_micro_batches(tokens, step, size) for step in steps), key=positions)
 
 
 def save(model: Any, request: Request, out: Path, figures: dict[str, Any]) -> list[str]:

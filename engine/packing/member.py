@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lorafile.engine.batching.batches import Batch, collate, split_micro_batches
-from lorafile.engine.batching.tokens import Blocks, Tokens
+from lorafile.engine.batching.tokens import Units
 from lorafile.engine.model.adapters import trained_adapter
 from lorafile.engine.model.base import Base
 from lorafile.engine.nodes.train import finish, step_batches, total_steps
@@ -37,7 +37,7 @@ class Member:
         request: Request,
         out: Path,
         recorder: RunRecorder,
-        tokens: Tokens | Blocks,
+        tokens: Units,
         factors: Factors,
         frozen: list[int],
     ) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from lorafile.engine.batching.batches import by_length, collate_prompts, fill_device
-from lorafile.engine.batching.tokens import training_units
+from lorafile.engine.batching.batches import by_length, collate_prompts, fill_device, join_batches
+from lorafile.engine.batching.tokens import PackedExamples, Unit, training_units
 from lorafile.engine.inference.generation import answer
 from lorafile.engine.inference.predictions import load_split
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter
@@ -20,7 +20,7 @@ from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.head import load_tokens
 from lorafile.engine.model.loss import summed_loss
 from lorafile.engine.model.peak_memory import is_out_of_memory, reset_peak
-from lorafile.engine.nodes.train import Stepper, step_batches, total_steps
+from lorafile.engine.nodes.train import Stepper, largest_step, step_batches, total_steps
 from lorafile.engine.request import PackSizes, Report, Request, Stopped
 from lorafile.engine.stacking.stack import Factors, Stack, factors_of
 from lorafile.engine.training.curve import Curve
@@ -30,7 +30,7 @@ TIMED = 2  # steps of each width, after one that warms up
 _LONG = 0.25  # seconds of one step on a CPU: its cores are busy then, and a pack brings nothing
 _FREE = 0.9  # of a GPU's memory
 _NEW = 8  # tokens of an answer
-_Parts = list[list[int]]  # each adapter's examples in a step
+_Parts = list[list[Unit]]  # each adapter's rows in a step
 _GAIN = 1.1  # what a doubling has to bring
 _SHARE = 0.05  # of the work that it decides, at most, may the measurement take
 
@@ -72,7 +72,8 @@ class TrainingTrial:
     def __init__(self, adapters: TrialAdapters, report: Report) -> None:
         self._adapters, self._report = adapters, report
         self._base, self._requests = adapters.base, adapters.requests
-        self._tokens = training_units(adapters.documents, self._base.model)[0]
+        self._training = adapters.requests[0].settings["training"]
+        self._tokens = training_units(adapters.documents, self._base.model, self._training)[0]
         self.steps = sum(total_steps(len(self._tokens), request.settings["training"]) for request in self._requests)
         self._peaks: dict[int, int] = {}
         self._first = 0.0
@@ -94,29 +95,29 @@ class TrainingTrial:
         """
         self._report({})
         seconds, tokens = 0.0, 0
-        lengths = self._tokens.lengths()
         orders = [self._order(request) for request in self._requests[:width]]
         with self._steps(self._requests[:width]) as step:
             reset_peak(self._base.device)
             # On a CPU memory is not what limits: any step will do in place of the longest.
-            size, cuda = len(orders[0][0]), self._base.device.type == "cuda"
-            step([by_length(lengths, size)[0]] * width if cuda else [order[0] for order in orders])
+            cuda = self._base.device.type == "cuda"
+            step([largest_step(self._tokens, self._training)[0]] * width if cuda else [order[0] for order in orders])
             if cuda:
                 self._peaks[width] = torch.cuda.max_memory_allocated()
             for parts in zip(*orders, strict=True):
                 seconds += self._base.timed(lambda parts=parts: step(list(parts)))  # type: ignore[misc]
-                tokens += sum(lengths[index] for part in parts for index in part)
+                tokens += sum(len(self._tokens.example(row)[0]) for part in parts for row in part)
         self._first = self._first or seconds / TIMED
         return Speed(seconds / TIMED, tokens / seconds)
 
     def _order(self, request: Request) -> _Parts:
-        """Return some whole micro-batches of a run, as it would begin."""
+        """Return some whole micro-batches of a run, as it would begin; packed ones have as many rows as they take."""
         training = request.settings["training"]
         whole = min(training["per_device_train_batch_size"], len(self._tokens))
+        whole = 1 if isinstance(self._tokens, PackedExamples) else whole
         batches = (
             part for _, group in step_batches(self._tokens, training, request.settings["seed"]) for part in group
         )
-        return list(islice((part for part in batches if len(part) == whole), TIMED))
+        return list(islice((part for part in batches if len(part) >= whole), TIMED))
 
     @contextlib.contextmanager
     def _steps(self, requests: list[Request]) -> Iterator[Callable[[_Parts], Any]]:
@@ -140,10 +141,9 @@ class TrainingTrial:
         self, stack: Stack, optimizers: list[torch.optim.Optimizer], settings: dict[str, Any], parts: _Parts
     ) -> None:
         """Do one step of a stack: one forward pass over all micro-batches, each adapter on its own rows."""
-        lengths = self._tokens.lengths()
-        stack.rows = [(len(part), max(lengths[index] for index in part)) for part in parts]
-        every = [index for part in parts for index in part]
-        batch = self._base.collate(self._tokens, every)
+        batches = [self._base.collate(self._tokens, part) for part in parts]
+        stack.rows = [(len(batch.input_ids), batch.input_ids.shape[1]) for batch in batches]
+        batch = join_batches(batches, self._base.padding)
         with autocast(self._base.device, settings):
             loss = summed_loss(self._base.model, batch) / max(batch.targets, 1)
         loss.backward()

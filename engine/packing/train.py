@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lorafile.engine.batching.batches import join_batches
-from lorafile.engine.batching.tokens import Blocks, Tokens, training_units
+from lorafile.engine.batching.tokens import Tokens, Units, separates_documents, training_units
 from lorafile.engine.model.adapters import autocast, checkpointed, new_adapter
 from lorafile.engine.model.base import Base, Bases
 from lorafile.engine.model.head import load_tokens
@@ -47,7 +47,7 @@ class _Pack:
 
     def __init__(self, base: Base, requests: list[Request], outs: list[Path], recorders: list[RunRecorder]) -> None:
         documents = load_tokens(requests[0], "train")
-        tokens, self._unpacked = training_units(documents, base.model)
+        tokens, self._unpacked = training_units(documents, base.model, requests[0].settings["training"])
         check_batch_independence(base.model, tokens)
         self._base, self._settings, self._requests = base, requests[0].settings["training"], requests
         keeps = any(recorder.file is not None for recorder in recorders)
@@ -140,13 +140,15 @@ def _asked_to_stop(members: list[Member]) -> bool:
     return stopped
 
 
-def check_batch_independence(model: Any, tokens: Tokens | Blocks) -> None:
+def check_batch_independence(model: Any, tokens: Units) -> None:
     """Check that rows of other adapters would change nothing of a row.
 
     :raises NotPackable: when the base draws at random while it trains, or looks at the longest row of a batch
     """
     if _draws(model):
         raise NotPackable("the base has its own dropout, which all adapters would share")
+    if not (isinstance(tokens, Tokens) or separates_documents(model)):
+        raise NotPackable("the base keeps documents apart in a single row only")
     limit = _scaled_beyond(model)
     if limit is not None and max(tokens.lengths()) > limit:
         raise NotPackable(f"above {limit} tokens, the base's positions depend on the longest row of a batch")

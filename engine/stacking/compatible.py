@@ -6,6 +6,7 @@ from typing import Any
 from lorafile.engine.request import base_identity
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from lorafile.specs.tables.lora import FIXED_B, REWRITING
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 
 # What a layer of a stack can compute: x W + s (x A) B, for matrices of any rank, at any modules.
 _PLAIN = ("r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "init_lora_weights", "fan_in_fan_out")
@@ -36,7 +37,7 @@ def training_class(settings: dict[str, Any], train: str) -> str:
     if not OPTIMIZERS[training.get("optim", DEFAULT_OPTIMIZER)].together or training.get("learning_rates"):
         return ""
     shape = {name: training[name] for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "bf16")}
-    shape["gradient_checkpointing"] = training["gradient_checkpointing"]
+    shape |= {"gradient_checkpointing": training["gradient_checkpointing"], "rows": training.get(PACKED_ROW_LENGTH)}
     return json.dumps([base_identity(settings), shape, train], sort_keys=True)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from lorafile.errors import ModelError
 from lorafile.graph.adapter_nodes import add_adapter_nodes, check_truncation
 from lorafile.graph.builder import GraphBuilder, extended
 from lorafile.graph.extra_evaluations import add_extra_evaluations, add_texts
@@ -18,6 +19,7 @@ from lorafile.graph.trainers import trainer_programs
 from lorafile.lock.lockfile import Lock
 from lorafile.specs import Configuration, Spec
 from lorafile.specs.sweeps.stages import is_deterministic, stage_configurations
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.state import Acceptance
 
 
@@ -174,17 +176,24 @@ def _check_validation(graph: Graph, configuration: Configuration) -> None:
 
 
 def _check_packing(graph: Graph, configuration: Configuration) -> None:
-    """Refuse packed text for a program, which gets one example at a time.
+    """Refuse packed rows for what reads one example at a time.
 
-    :raises SpecError: when a program would train on packed text
+    :raises SpecError: for a program, a classification head, and virtual tokens
     """
-    if configuration.train is None or configuration.trainer is None:
+    if configuration.train is None:
         return
-    if graph.nodes[graph.splits[configuration.name]["train"]].settings["data"].get("packing"):
-        message = (
-            f"packs documents into blocks, which [trainer.{configuration.train.trainer}] does not get; set it to false"
-        )
-        raise graph.spec.error(("data", "packing"), message)
+    packed = PACKED_ROW_LENGTH in graph.sections[configuration.name]["training"]
+    blocks = graph.nodes[graph.splits[configuration.name]["train"]].settings["data"].get("packing")
+    if configuration.trainer is not None and (packed or blocks):
+        reason = f"[trainer.{configuration.train.trainer}] gets one example at a time"
+    elif packed and configuration.model.task_type == "SEQ_CLS":
+        reason = "a classification head reads one example of a row"
+    elif packed and (configuration.adapter or {}).get("num_virtual_tokens"):
+        reason = f"{configuration.method} puts its virtual tokens before a row, and not before each example"
+    else:
+        return
+    with graph.spec.located():
+        raise ModelError(f"data.packing: puts several examples into a row, but {reason}; set it to false")
 
 
 def _replicates(

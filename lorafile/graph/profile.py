@@ -4,6 +4,7 @@ from typing import Any
 
 from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.specs import Configuration
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 
 # What a profile measures does not depend on these: they stay out of its key.
 _NO_COST_OF_ADAPTER = (
@@ -17,6 +18,7 @@ _COST_OF_TRAINING = (
     "bf16",
     "fp16",
     "gradient_checkpointing",
+    PACKED_ROW_LENGTH,
 )
 
 
@@ -26,7 +28,8 @@ def add_profile(builder: GraphBuilder, configuration: Configuration) -> str:
     protocol = builder.once(("protocol",), lambda: builder.spec.tables.profile.model_dump(exclude={"enabled"}))
     adapter = {key: value for key, value in sections["adapter"].items() if key not in _NO_COST_OF_ADAPTER}
     settings = configuration.train.as_text if configuration.train else ""
-    training = builder.once(("costs", settings), lambda: _costs(sections.get("training")))
+    rows = (sections.get("training") or {}).get(PACKED_ROW_LENGTH)
+    training = builder.once(("costs", settings, rows), lambda: _costs(sections.get("training")))
     measured = {
         "model": sections["model"],
         "quantization": sections["quantization"],
@@ -43,5 +46,4 @@ def add_profile(builder: GraphBuilder, configuration: Configuration) -> str:
 
 def _costs(training: dict[str, Any] | None) -> dict[str, Any]:
     """Return the settings of training that change what a step costs."""
-    measured = {key: training[key] for key in _COST_OF_TRAINING} if training is not None else {}
-    return measured | {key: training[key] for key in ("optim",) if training and key in training}
+    return {} if training is None else {key: training[key] for key in (*_COST_OF_TRAINING, "optim") if key in training}

@@ -20,6 +20,7 @@ from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import REWRITING, VARIANTS
 from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 
 
 def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -55,7 +56,16 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
         sections["training"] = training if draws or lock.as_written else _without_init_seed(training)
         if configuration.train.validation:
             sections["validation"] = configuration.train.validation  # what is evaluated is resolved with its node
+        if configuration.data.packing and (rows := _packed_rows(configuration, lock)):
+            sections["training"] = sections["training"] | rows
     return sections
+
+
+def _packed_rows(configuration: Configuration, lock: Lock) -> dict[str, Any]:
+    """Return the length of rows of several examples; of text nothing, whose blocks are made when it is prepared."""
+    table = configuration.data
+    is_text = data_format(table, lock.data[identity(table)]) == "text"
+    return {} if is_text else {PACKED_ROW_LENGTH: table.max_length}
 
 
 def _without_init_seed(settings: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +299,7 @@ def data_section(
         # Held-out losses are of the answer alone, so that they compare whatever the training loss was.
         "completion_only_loss": table.completion_only_loss or split != "train",
         **_labels(configuration, lock, form),
-        **({"packing": True} if form == "text" and table.packing else {}),
+        **({"packing": True} if form == "text" and table.packing in (None, True) else {}),
         **({"sample_by": table.sample_by} if table.sample_by != "auto" else {}),
         **({"where": table.where} if table.where else {}),
         **({"task_type": "SEQ_CLS"} if configuration.model.task_type == "SEQ_CLS" else {}),

@@ -17,6 +17,7 @@ from lorafile.graph.validation import evaluations
 from lorafile.lock.data import DataLock, split_files
 from lorafile.lock.lockfile import identity, is_on_hub
 from lorafile.plan.plan import Plan
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.units import listing, plural
 
 MANY = 0.05  # of a split's rows: so many that are dropped or cut are named
@@ -53,6 +54,7 @@ class RunSteps:
     :ivar evaluations: on validation while it trains, at most; `evaluated`: the rows that each reads
     :ivar metric: what decides which step is the best; empty without evaluations
     :ivar selects: what follows from it: the best step is kept, training stops early
+    :ivar packed_row_length: the most tokens of a row into which a step's examples are packed, where they are
     """
 
     configurations: tuple[str, ...]
@@ -66,6 +68,7 @@ class RunSteps:
     evaluated: int = 0
     metric: str = ""
     selects: str = ""
+    packed_row_length: int | None = None
 
 
 def split_rows(plan: Plan) -> list[SplitRows]:
@@ -131,10 +134,11 @@ def training_lines(rows: list[SplitRows], runs: list[RunSteps]) -> list[str]:
         about, steps = "" if run.exact else "about ", plural(run.steps, "step")
         named = f" of {listing(list(run.configurations), 2)}" if len(runs) > 1 else ""
         rising = f", the first {run.warmup} of them a warm-up" if run.warmup else ""
+        within = f", in rows of up to {run.packed_row_length:,}" if run.packed_row_length else ""
         epochs = f"{run.epochs:.2g} epoch{'s' if run.epochs != 1 else ''}"
         lines.append(
             f"Training{named}: {about}{steps} of {plural(run.batch, 'example')} ({epochs}){rising}; "
-            f"{about}{run.tokens:,} tokens per run."
+            f"{about}{run.tokens:,} tokens per run{within}."
         )
         if run.evaluations:
             lines.append(_evaluation_line(run, about, named))
@@ -235,6 +239,7 @@ def _run(settings: dict[str, Any], read: _Examples) -> RunSteps:
     batch = int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
     epochs = steps * batch / read.number if training["max_steps"] > 0 else float(training["num_train_epochs"])
     run = RunSteps((), steps, epochs, batch, warmup_steps(training, steps), round(read.tokens * epochs), read.exact)
+    run = replace(run, packed_row_length=training.get(PACKED_ROW_LENGTH))
     if not validation:
         return run
     return replace(

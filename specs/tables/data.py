@@ -98,10 +98,11 @@ class DataTable(Settings):
     labels: dict[str, str] = Field(
         default={}, description="`classification`: names of the classes, as value = name. Unset: the data's own values."
     )
-    packing: bool = Field(
-        default=True,
-        description="`text`: train on blocks of `max_length` tokens that hold several documents, none of which attends "
-        "to another. A model that cannot separate them is trained on one document per row.",
+    packing: bool | None = Field(
+        default=None,
+        description="Train on rows of up to `max_length` tokens that hold several examples, none of which attends to "
+        "another. Unset: true for `text`, whose documents fill blocks that count as examples, unless the model cannot "
+        "separate them; false for other formats, where each optimizer step puts its own examples into rows.",
     )
     sample_by: SampleBy = Field(
         default="auto",

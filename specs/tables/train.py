@@ -186,6 +186,8 @@ PROTOCOLS = (ACCUMULATION, LOSS_SCALING, DECAY)
 # Settings that stand in a key only where they are not at their defaults: they are younger than keys.
 _TABLES = ("lr_scheduler_kwargs", "learning_rates")
 _WHEN_SET = ("optim", *_TABLES)
+# The most tokens of a row, where `data.packing` puts several examples into one; no table has it.
+PACKED_ROW_LENGTH = "packed_row_length"
 
 
 class FullTable(Settings):

@@ -13,9 +13,9 @@ from lorafile.lock.lockfile import ModelLock
 from lorafile.plan.forecast.devices import device
 from lorafile.plan.forecast.forecasts import would_fit
 from lorafile.plan.forecast.memory import SLACK, memory
-from lorafile.plan.forecast.shape import Shape, reach
+from lorafile.plan.forecast.shape import Shape, forward_passes, micro_batch, reach
 from lorafile.specs.tables.quantizations import quantization_settings
-from lorafile.specs.tables.train import TrainTable
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH, TrainTable
 
 Config = dict[str, Any]
 TINY_LLAMA: Config = {
@@ -213,3 +213,15 @@ def test_gpus_are_known_by_name_and_unknown_ones_are_told() -> None:
     assert device("NVIDIA A100-SXM4-80GB").memory == 81920 * 2**20
     with pytest.raises(LoraError, match="H100"):
         device("a potato")
+
+
+def test_packed_rows_take_the_memory_and_passes_of_as_many_full_rows() -> None:
+    """Eight examples of 128 tokens are two rows of 512: two long examples, in one pass where four were."""
+    node, shape = work(TINY_LLAMA, lora(*ALL), 2, 128, gradient_accumulation_steps=4)
+    training = node.settings["training"]
+    assert (micro_batch(training, shape), forward_passes(training, shape)) == ((2, 128), 4)
+    node.settings["training"] = packed = training | {PACKED_ROW_LENGTH: 512}
+    assert (micro_batch(packed, shape), forward_passes(packed, shape)) == ((2, 512), 1)
+    assert memory(node, shape) == memory(*work(TINY_LLAMA, lora(*ALL), 2, 512))
+    short = replace(shape, longest=10, tokens=5.0)
+    assert (micro_batch(packed, short), forward_passes(packed, short)) == ((2, 40), 1)

@@ -1,6 +1,7 @@
 """What a plan says of the rows and steps of a training: estimated before the data are prepared, counted afterwards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_steps_are_those_that_are_trained(study: Study) -> None:
     )
     trained = next(a for a in study.apply(plan).attempts if a.kind == "train")
     assert trained.figures["steps"] == run.steps
+
+
+def test_packed_examples_take_the_same_steps_and_the_plan_names_their_rows(study: Study) -> None:
+    (before,) = run_steps(study.plan())
+    file = study.spec.file
+    file.write_text(SPEC.replace('format = "completion"', 'format = "completion"\npacking = true'), encoding="utf-8")
+    again = Study.load(file, study.state)
+    (after,) = run_steps(again.plan())
+    assert after == replace(before, packed_row_length=24)
+    assert training_lines([], [after])[0].endswith(" tokens per run, in rows of up to 24.")
+    trained = next(a for a in again.apply().attempts if a.kind == "train")
+    assert (trained.outcome, trained.figures["steps"]) == ("done", 2 * 18)
 
 
 def test_the_plan_shows_it_in_every_form(study: Study) -> None:

@@ -18,6 +18,7 @@ from lorafile.plan.forecast.shape import Shape, Shapes
 from lorafile.plan.forecast.time import seconds, small, steps
 from lorafile.plan.plan import Plan
 from lorafile.specs.tables.quantizations import quantization_settings
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.state import Attempt, State
 
 _WALKED_FROM = 10**8  # parameters: below it a walk takes longer than its answer is worth
@@ -218,9 +219,11 @@ def _changes(settings: dict[str, Any], shape: Shape) -> Iterator[tuple[str, dict
         yield words, changed, with_shape
         for more, both, _ in _without_cost(changed, with_shape):
             yield f"{words} and {more}", both, with_shape
-    shorter = replace(shape, longest=shape.longest // 2, tokens=shape.tokens / 2)
-    again = _with(settings, gradient_checkpointing=True)
-    yield f"data.max_length = {shorter.longest} and train.gradient_checkpointing = true", again, shorter
+    rows = settings["training"].get(PACKED_ROW_LENGTH)
+    limit = (rows or shape.longest) // 2
+    shorter = replace(shape, longest=min(shape.longest, limit), tokens=shape.tokens / (1 if rows else 2))
+    again = _with(settings, gradient_checkpointing=True, **({PACKED_ROW_LENGTH: limit} if rows else {}))
+    yield f"data.max_length = {limit} and train.gradient_checkpointing = true", again, shorter
 
 
 def _without_cost(settings: dict[str, Any], shape: Shape) -> Iterator[tuple[str, dict[str, Any], Shape]]:

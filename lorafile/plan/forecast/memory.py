@@ -1,9 +1,10 @@
 """Peak memory by arithmetic: what PyTorch keeps of a step, part by part; docs/forecast.md derives it."""
 
+import math
 from typing import Any
 
 from lorafile.graph.graph import GraphNode
-from lorafile.plan.forecast.shape import Shape
+from lorafile.plan.forecast.shape import Shape, micro_batch
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
 from lorafile.specs.tables.quantizations import weight_bits
 
@@ -45,7 +46,7 @@ def _training(settings: dict[str, Any], shape: Shape, training: dict[str, Any], 
     """Return what a training step adds to the weights."""
     full = settings["adapter"]["method"] == "full"
     trained = width if full else 4  # PEFT holds adapters in float32
-    positions = training["per_device_train_batch_size"] * shape.longest
+    positions = math.prod(micro_batch(training, shape))
     layer = positions * (_layer(shape, width) + (_inputs(shape, width) if full else 0))
     read = 0.0 if full else positions * _read(settings["adapter"], shape, width)
     blocks = shape.layers if full else shape.reach.blocks  # those below have nothing to hand a gradient to

@@ -12,7 +12,7 @@ from lorafile.files.tasks import task
 from lorafile.files.user_cache import keep_json, kept_json
 from lorafile.graph.graph import GraphNode
 from lorafile.plan.forecast.memory import BYTES
-from lorafile.plan.forecast.shape import Shape
+from lorafile.plan.forecast.shape import Shape, micro_batch
 from lorafile.specs.tables.quantizations import weight_bits
 from lorafile.units import plural
 
@@ -76,13 +76,13 @@ def _walk(steps: list[str]) -> list[int | None]:
 
 def _step(walk: Walk, bitsandbytes: str | None) -> dict[str, Any]:
     node, shape = walk.node, walk.shape
-    examples = node.settings["training"]["per_device_train_batch_size"]
-    positions = examples * shape.longest
+    examples, length = micro_batch(node.settings["training"], shape)
+    positions = examples * length
     return {
         "config": shape.model.settings,
         "settings": {name: node.settings[name] for name in ("model", "quantization", "adapter", "training")},
         "examples": examples,
-        "length": shape.longest,
+        "length": length,
         "supervised": round(positions * shape.supervised),
         "packed": packed(node.settings["quantization"], shape),
         "saves_inputs": _version(bitsandbytes) < _FIXED,

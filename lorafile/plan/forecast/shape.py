@@ -1,5 +1,6 @@
 """What the forecast has to know of a node's model and data."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from lorafile.graph.parameter_count import adapter_parameters, trained_adapter
 from lorafile.graph.target_modules import adapted_modules, of_pattern
 from lorafile.lock.lockfile import SIZES, ModelLock, identity
 from lorafile.specs import Configuration
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.state import Attempt
 
 KINDS = ("train", "predict", "profile", "inspect", "merge")  # those that load a model
@@ -68,6 +70,25 @@ class Shape:
     def answer(self) -> float:
         """Mean tokens that an example is to be answered with."""
         return self.tokens * self.supervised
+
+
+def micro_batch(training: dict[str, Any], shape: Shape) -> tuple[int, int]:
+    """Return the rows of the largest micro-batch of a training, and the tokens of each row.
+
+    Packed, the longest examples of a step fill the shortest rows that take the fewest passes.
+    """
+    size, limit = training["per_device_train_batch_size"], training.get(PACKED_ROW_LENGTH)
+    if limit is None:
+        return size, shape.longest
+    tokens = size * training["gradient_accumulation_steps"] * shape.longest
+    passes = math.ceil(tokens / (size * limit))
+    return size, min(limit, max(shape.longest, math.ceil(tokens / (size * passes))))
+
+
+def forward_passes(training: dict[str, Any], shape: Shape) -> int:
+    """Return the micro-batches of a mean optimizer step: packed, as many as its rows take."""
+    accumulated, limit = int(training["gradient_accumulation_steps"]), training.get(PACKED_ROW_LENGTH)
+    return accumulated if limit is None else math.ceil(accumulated * shape.tokens / limit)
 
 
 class Shapes:

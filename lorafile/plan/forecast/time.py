@@ -8,7 +8,7 @@ from lorafile.graph.notices import optimizer_steps
 from lorafile.graph.validation import evaluations
 from lorafile.plan.forecast.devices import Device
 from lorafile.plan.forecast.memory import BYTES, EVALUATED
-from lorafile.plan.forecast.shape import Shape
+from lorafile.plan.forecast.shape import Shape, forward_passes
 
 _USED = 0.35  # share of a GPU's best that training usually reaches, until something is measured
 _STEP_SECONDS = 0.0005  # for each block and pass: launching, whatever the size
@@ -60,11 +60,13 @@ def _read_and_written(node: GraphNode, shape: Shape) -> tuple[float, float, floa
 
 def _step(training: dict[str, Any], shape: Shape, speed: float) -> float:
     """Return the seconds of an optimizer step, at so many operations a second."""
-    accumulated = training["gradient_accumulation_steps"]
-    batch = training["per_device_train_batch_size"] * accumulated
+    batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
     back = 2.0 if shape.method == "full" else shape.reach.blocks / shape.layers
     overheads = _STEP_SECONDS * shape.layers * (1 + 2 * min(1.0, back)) + 3 * _MODULE_SECONDS * shape.reach.modules
-    return float(batch * shape.tokens * (2 + 2 * back) * shape.model.parameters / speed + overheads * accumulated)
+    return float(
+        batch * shape.tokens * (2 + 2 * back) * shape.model.parameters / speed
+        + overheads * forward_passes(training, shape)
+    )
 
 
 def _validation(node: GraphNode, shape: Shape, speed: float) -> float:

@@ -14,11 +14,17 @@ from architectures_fixture import DENSE, config_of  # noqa: E402
 from engine_fixture import Engine  # noqa: E402
 
 from lorafile.engine.batching.batches import collate  # noqa: E402
-from lorafile.engine.batching.tokens import Blocks, Tokens, pack, separates_documents, training_units  # noqa: E402  # noqa: E402
+from lorafile.engine.batching.tokens import (  # noqa: E402
+    Blocks,
+    Tokens,
+    best_fit,
+    pack,
+    separates_documents,
+    training_units,
+)
 from lorafile.engine.data.encode import Encoded, load_tokenizer  # noqa: E402
 from lorafile.engine.data.readers import read_rows  # noqa: E402
 from lorafile.engine.model.loss import supervised_logits  # noqa: E402
-from lorafile.engine.nodes.prepare import best_fit  # noqa: E402
 from lorafile.files.jsonl import read_lines  # noqa: E402
 
 NO_SDPA = ("gemma2", "sdpa")  # transformers has none for it
@@ -82,7 +88,7 @@ def test_a_model_that_leaks_is_found_out_and_its_text_unpacked() -> None:
     model = Leaky()
     assert not separates_documents(model)
     assert model.training
-    tokens, told = training_units(packed().tokens, model)
+    tokens, told = training_units(packed().tokens, model, {"per_device_train_batch_size": 1})
     assert isinstance(tokens, Tokens)
     assert len(tokens) == 7
     assert told.startswith("leaky lets a document in a block attend to the one before it")

@@ -16,6 +16,7 @@ from lorafile.engine.request import Stopped  # noqa: E402
 from lorafile.engine.stacking.compatible import NotPackable, training_class  # noqa: E402
 from lorafile.engine.training.recorder import RunRecorder  # noqa: E402
 from lorafile.files.run_directory import CHECKPOINT  # noqa: E402
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH  # noqa: E402
 
 
 def stopping_at(step: int) -> Callable[[dict[str, Any]], None]:
@@ -66,6 +67,18 @@ def test_packed_text(engine: Engine) -> None:
     for one, setting in zip(runs.together(mix), mix, strict=True):
         assert_agree(one, runs.alone(setting))
         assert "unpacked" not in one[0].figures
+
+
+def test_examples_packed_into_rows(engine: Engine) -> None:
+    """Each run has its own rows, of which a step takes different numbers."""
+    runs = Runs(engine)
+    rows = {PACKED_ROW_LENGTH: 40, "gradient_accumulation_steps": 2}
+    mix = [{**one, **rows, "adapter": {**one["adapter"], "lora_dropout": 0.0}} for one in MIX]
+    for one, setting in zip(runs.together(mix), mix, strict=True):
+        assert_agree(one, runs.alone(setting))
+        apart = runs.alone({name: value for name, value in setting.items() if name != PACKED_ROW_LENGTH})
+        assert_agree(one, apart, 1e-6)
+    assert training_class(runs.request(mix[0]).settings, "a") != training_class(runs.request({}).settings, "a")
 
 
 def test_one_that_diverges_leaves_and_the_others_go_on(engine: Engine) -> None:
