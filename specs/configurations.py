@@ -30,7 +30,7 @@ _PATTERNS = tuple(f"{method}.{name}" for method in METHODS for name in ("rank_pa
 _ONE_VALUE = ("quantization", *_PATTERNS, "lora.trainable_token_indices", "data.columns", "data.labels")
 _UNORDERED = (
     *("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"),
-    "trainable_token_indices",
+    *("trainable_token_indices", "token_indices"),
 )
 
 
