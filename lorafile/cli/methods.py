@@ -7,7 +7,7 @@ from lorafile.cli.terminal import echo
 @command("methods")
 @json_option
 def methods(as_json: bool) -> None:
-    """List the methods, with what each can do.
+    """List the methods with what each can do.
 
     Every row was tried: the method was trained on a small model, twice and with an interruption, saved, loaded in plain
     PEFT, merged, and trained on quantized bases. PEFT's methods that are not offered follow with their reasons.

@@ -132,8 +132,8 @@ class SweepTable(BaseModel):
     name: Name | None = Field(default=None, description="First part of its configurations' names. Unset: its settings.")
     match: Literal["rank", "parameters"] = Field(
         default="rank",
-        description="What the LoRA placements share: the rank, or the number of trainable parameters of the first "
-        "placement; the ranks of the others are then chosen to match it.",
+        description="What the configurations share: the rank, or the number of trainable parameters of the first LoRA. "
+        "The ranks of all others whose method has one are then chosen to match it.",
     )
     zip: list[str] = Field(default=[], description="Settings that vary together, candidate by candidate.")
     configurations: list[dict[str, Any]] = Field(
