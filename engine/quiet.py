@@ -1,6 +1,7 @@
 """Silences a few messages of libraries that tell a user nothing, and no other. Imports none of them."""
 
 import logging
+import warnings
 from collections.abc import Callable
 
 _NOISE = {
@@ -20,6 +21,8 @@ def quiet_libraries() -> None:
         logger = logging.getLogger(name)
         if not logger.filters:
             logger.addFilter(_without(phrase))
+    # peft 0.21 hands its prefixes over under a name that transformers 5.24 gave up; nothing that a user could change
+    warnings.filterwarnings("ignore", message="`past_key_values` is deprecated", category=FutureWarning)
 
 
 def _without(phrase: str) -> Callable[[logging.LogRecord], bool]:

@@ -16,23 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# The config class of each method, and of what a setting of `LoraConfig` may hold.
-CONFIGS = (
-    "LoraConfig",
-    "IA3Config",
-    "VeraConfig",
-    "AdaLoraConfig",
-    "LoHaConfig",
-    "LoKrConfig",
-    "PromptTuningConfig",
-    "LNTuningConfig",
-    "LoftQConfig",
-    "EvaConfig",
-    "CordaConfig",
-    "LoraGAConfig",
-    "VeloraConfig",
-    "BdLoraConfig",
-)
+# The config classes of what a setting of `LoraConfig` may hold.
+_INNER = ("LoftQConfig", "EvaConfig", "CordaConfig", "LoraGAConfig", "VeloraConfig", "BdLoraConfig")
 # Settings that only PEFT itself sets, or that say how a run is carried out.
 INTERNAL = {
     "task_type",
@@ -46,6 +31,13 @@ INTERNAL = {
     "megatron_core",
     "runtime_config",
 }
+
+
+def method_configs() -> dict[str, str]:
+    """Return method -> the name of its config class, for each member of `PeftType`, by its name in lower case."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return {kind.value.lower(): config.__name__ for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 
 
 def peft_fields(name: str) -> dict[str, dict[str, Any]]:
@@ -103,7 +95,7 @@ def _spell(hint: Any) -> str:
 def snapshot() -> dict[str, Any]:
     """Return the snapshot of the installed versions."""
     versions = {name: version(name) for name in ("peft", "transformers")}
-    configs = {name: peft_fields(name) for name in CONFIGS}
+    configs = {name: peft_fields(name) for name in (*method_configs().values(), *_INNER)}
     return {"versions": versions, **configs, "BitsAndBytesConfig": bnb_fields()}
 
 

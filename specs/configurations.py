@@ -34,7 +34,7 @@ _ONE_VALUE = (
 )
 _UNORDERED = (
     *("layers_to_transform", "target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"),
-    "trainable_token_indices",
+    *("trainable_token_indices", "token_indices"),
 )
 
 

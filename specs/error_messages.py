@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from lorafile.errors import Problem
 from lorafile.specs.optimizers import ALIASES as OPTIMIZERS
 from lorafile.specs.positions import Path, Position, locate
-from lorafile.specs.tables.methods import METHODS, refusal
+from lorafile.specs.tables.methods import METHODS, refusal, stays_out
 from lorafile.specs.tables.quantizations import TABLES
 from lorafile.specs.tables.settings import SpecTables, field_at, table_at
 from lorafile.specs.tables.tracking import secret_refusal
@@ -220,6 +220,8 @@ def _sentence(rows: list[Any], path: Path, root: type[BaseModel]) -> str:
         needed = [name for name, info in table.model_fields.items() if info.is_required()] if table else []
         how = f"; write [{dotted(path)}] with {', '.join(needed)}" if needed else f": {meaning}" if meaning else ""
         return f"is required{how}"
+    if path[-1:] == ("method",) and (reason := stays_out(str(rows[0]["input"]))):
+        return f'PEFT\'s "{rows[0]["input"]}" is not offered: {reason}'
     if path in (("sweep",), ("analysis",), ("claim",), ("reference",), ("stage",)):
         blocks = f"blocks that start with [[{path[0]}]], in double brackets"
         return f"should be written as {blocks}, not {show(rows[0]['input'])}"

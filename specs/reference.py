@@ -1,6 +1,6 @@
 """The spec reference in docs/: reference.md, then a table of settings for each table of the schema.
 
-Write it with `python -m lorafile.specs.reference docs/spec-reference.md`.
+Write it with `python -m lorafile.specs.reference docs/spec-reference.md docs/coverage.md`; of the second, the methods.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from lorafile.specs.checks.sweeps import SWEEP_SETTINGS
 from lorafile.specs.schema import Schema, json_schema
-from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.methods import METHODS, declared, probed, stays_out
 from lorafile.specs.values import PATTERNS
 
 _ORDER = (
@@ -110,5 +110,42 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", "\\n")
 
 
+_BEGIN, _END = "<!-- methods: begin -->\n", "<!-- methods: end -->"
+_PROBE = "`tests/engine/test_probe_methods.py::test_a_row_is_what_the_probe_finds`"
+
+
+def methods_table() -> str:
+    """Return the methods as Markdown: those that are offered, and PEFT's others with the reasons."""
+    lines = ["| method | PEFT | paper | 8 bits | 4 bits | merges | test |", "|---" * 7 + "|"]
+    for name, method in METHODS.items():
+        able = ("int8" in method.bases, "nf4" in method.bases, method.merges)
+        cells = [f"`{name}`", f"`{method.config}`", _paper(name), *("yes" if can else "no" for can in able), _PROBE]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Members of PEFT's `PeftType` that are not offered:",
+        "",
+        "| method | paper | reason |",
+        "|---|---|---|",
+    ]
+    refused = [name for name in probed() if name not in METHODS]
+    lines += [f"| `{name}` | {_paper(name)} | {_cell(stays_out(name))} |" for name in refused]
+    return "\n".join([*lines, ""])
+
+
+def _paper(name: str) -> str:
+    """Return a link to a method's paper."""
+    title, paper = declared()[name]["title"], declared()[name]["paper"]
+    return f"[{title}]({paper if '/' in paper else f'https://arxiv.org/abs/{paper}'})"
+
+
+def with_methods(page: str) -> str:
+    """Return a page with the table of methods between its marks."""
+    before, _, rest = page.partition(_BEGIN)
+    return before + _BEGIN + methods_table() + _END + rest.partition(_END)[2]
+
+
 if __name__ == "__main__":
     Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    for other in map(Path, sys.argv[2:]):
+        other.write_text(with_methods(other.read_text(encoding="utf-8")), encoding="utf-8")

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lorafile.engine.batching.batches import Batch
 from lorafile.engine.model.head import takes
+from lorafile.engine.model.methods import cached_tokens
 from lorafile.specs.tables.methods import METHODS
 
 _WORTH = 0.8  # of the rows: when fewer go on, the others leave
@@ -103,8 +104,9 @@ def can_decode(model: Any) -> bool:
     config = getattr(model, "active_peft_config", None)
     if config is None:
         return can_reserve(model)
-    supported = str(config.peft_type.value).lower() in METHODS and not getattr(config, "alora_invocation_tokens", None)
-    return supported and can_reserve(model.get_base_model())
+    supported = str(config.peft_type.value).lower() in METHODS or cached_tokens(model)
+    plain = not getattr(config, "alora_invocation_tokens", None)
+    return supported and plain and can_reserve(model.get_base_model())
 
 
 @torch.inference_mode()
@@ -117,9 +119,15 @@ def decode(model: Any, batch: Batch, rules: Rules, embeddings: torch.Tensor | No
     ids = batch.input_ids
     made: list[list[int]] = [[] for _ in ids]
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    cache, length = _cache(inner), ids.shape[1] + rules.limit  # layers that attend through a window keep their own
+    ahead = cached_tokens(model)
+    cache, length = _cache(inner), ahead + ids.shape[1] + rules.limit
+    # layers that attend through a window keep their own
     cache.layers = [ReservedLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    state = _State(batch, rules.limit, takes(model, "position_ids"))
+    if ahead:
+        for layer, prefix in zip(cache.layers, model.get_prompt(batch_size=len(ids)).layers, strict=True):
+            layer.update(prefix.keys.to(inner.dtype), prefix.values.to(inner.dtype))
+        model = inner
+    state = _State(batch, rules.limit, takes(model, "position_ids"), ahead)
     options: dict[str, Any] = {str(cache_argument(inner)): cache, "use_cache": True}
     options |= {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
     ends = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
@@ -164,18 +172,19 @@ def rows_to_keep(ended: torch.Tensor, slices: int) -> torch.Tensor | None:
 
 
 class _State:
-    """Which tokens of a row are its own, and where in its text they stand."""
+    """Which tokens of a row are its own, and where in its text they stand, behind `ahead` that are in the cache."""
 
-    def __init__(self, batch: Batch, limit: int, positions: bool) -> None:
+    def __init__(self, batch: Batch, limit: int, positions: bool, ahead: int = 0) -> None:
         mask = batch.attention_mask
-        room = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
+        room = torch.cat([mask.new_ones(len(mask), ahead), mask, mask.new_ones(len(mask), limit)], dim=1)
         # Without padding there is nothing to hide, and attention is faster without a mask.
         self._mask = None if bool(mask.all()) else room
         self._positions = (room.cumsum(dim=1) - 1).clamp_min(0) if positions else None
-        self._read = 0
+        self._ahead = self._read = ahead
 
     def arguments(self, length: int) -> dict[str, torch.Tensor]:
         """Return the mask and the positions of a forward pass over the tokens up to `length`."""
+        length += self._ahead
         arguments = {} if self._mask is None else {"attention_mask": self._mask[:, :length]}
         if self._positions is not None:
             arguments["position_ids"] = self._positions[:, self._read : length]

@@ -17,8 +17,9 @@ from lorafile.engine.batching.batches import Batch
 from lorafile.engine.data.encode import chat_of, ids_of
 from lorafile.engine.inference.decoding import Rules, can_decode, decode
 from lorafile.engine.model.base import Base
-from lorafile.engine.model.methods import virtual_tokens, with_virtual_tokens
+from lorafile.engine.model.methods import cached_tokens, virtual_tokens, with_virtual_tokens
 from lorafile.engine.randomness import derive
+from lorafile.errors import NodeError
 
 Task = dict[str, Any]
 LORAFILE_DECODER = "lorafile"
@@ -61,6 +62,11 @@ def answer(base: Base, model: Any, batch: Batch, task: Task, rows: list[int], sl
     if decoder(reader, task) == LORAFILE_DECODER:
         rules = Rules(task["max_new_tokens"], ends, processors, stopping, slices)
         tokens = decode(reader, prompts, rules, embeddings)
+    elif cached_tokens(reader):
+        raise NodeError(
+            "evaluate.num_beams: with trained keys and values before a text, transformers' own generation lets an "
+            "answer depend on the other prompts in its batch. Set it to 1, and use a model without recurrent layers."
+        )
     else:
         tokens = _by_transformers(reader, prompts, embeddings, task | {"ends": ends}, processors, stopping).tolist()
     answers = []

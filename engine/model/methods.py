@@ -9,8 +9,11 @@ import torch
 
 from lorafile.engine.batching.batches import Batch
 from lorafile.engine.request import Request
+from lorafile.errors import NodeError
 from lorafile.specs.tables.lora import INNER, VARIANTS
 
+_ADALORA_STEPS = 2  # before the ranks are final: PEFT has no importances to go by otherwise
+IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")  # what stands before a text is keys and values, and no embeddings
 _IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what PEFT's RankAllocator keeps of each parameter
 
 
@@ -36,6 +39,11 @@ def peft_config(request: Request, steps: int, head: Iterable[str] = ()) -> Any:
         for name in {"tinit", "tfinal"} & settings.keys():  # below 1 they are a share of all steps
             settings[name] = math.floor(settings[name] * steps) if settings[name] < 1 else int(settings[name])
         settings["total_step"] = steps
+        if steps - settings.get("tfinal", 0) < _ADALORA_STEPS:
+            raise NodeError(
+                "adalora.tfinal: AdaLoRA needs two steps to rank what it removes, and this run has "
+                f"{steps - settings.get('tfinal', 0)} before its ranks are fixed; train longer, or lower tfinal."
+            )
     if settings.get("prompt_tuning_init") == "TEXT":
         settings["tokenizer_name_or_path"] = request.paths["model"]
     if method == "head":  # to PEFT it is a LoRA on nothing, with modules to save
@@ -48,9 +56,17 @@ def peft_config(request: Request, steps: int, head: Iterable[str] = ()) -> Any:
 
 
 def virtual_tokens(model: Any) -> int:
-    """Return how many vectors a model puts before every text."""
+    """Return how many vectors a model puts before the embeddings of every text."""
     config = getattr(model, "active_peft_config", None)
-    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+    if config is None or not config.is_prompt_learning or config.peft_type.value in IN_CACHE:
+        return 0
+    return int(config.num_virtual_tokens)
+
+
+def cached_tokens(model: Any) -> int:
+    """Return of how many tokens before every text a model trains the keys and values."""
+    config = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.peft_type.value in IN_CACHE else 0
 
 
 def with_virtual_tokens(model: Any, batch: Batch) -> tuple[Batch, torch.Tensor]:

@@ -170,12 +170,13 @@ _SECTIONS = {
     "Results": ("report", "show", "chat", "export"),
     "Models and data": ("data", "fetch", "evaluate", "import", "trainer"),
     "State and clusters": ("state", "clusters"),
-    "Set-up": ("schema", "completion"),
+    "Set-up": ("methods", "schema", "completion"),
 }
 # The page of the documentation for a command, or for a group of commands.
 _PAGES = {
     "init": "docs/spec-reference.md",
     "validate": "docs/spec-reference.md",
+    "methods": "docs/coverage.md",
     "schema": "docs/spec-reference.md",
     "plan": "docs/forecast.md",
     "diff": "docs/review.md",

@@ -160,7 +160,7 @@ def report(
     return reporting.print_figures(studies) if as_json else reporting.write(studies, out)
 
 
-from lorafile.cli import apply, clusters, diff, models, plan, show, trainers  # noqa: E402, F401  (commands)
+from lorafile.cli import apply, clusters, diff, methods, models, plan, show, trainers  # noqa: E402, F401  (commands)
 from lorafile.cli import data as cli_data  # noqa: E402, F401  (commands)
 from lorafile.cli import remote as cli_remote  # noqa: E402, F401  (commands)
 from lorafile.cli import state as cli_state  # noqa: E402, F401  (commands)

@@ -7,8 +7,9 @@ from lorafile.graph.graph import Graph, Replicate
 from lorafile.graph.replicates import add_predictions
 from lorafile.graph.settings import bare_sections, largest_rank
 from lorafile.specs import Configuration
+from lorafile.specs.tables.methods import METHODS
 
-UNMERGEABLE = ("none", "full", "prompt_tuning")
+UNMERGEABLE = ("none", "full", *(name for name, method in METHODS.items() if not method.merges))
 
 
 def add_adapter_nodes(builder: GraphBuilder, configuration: Configuration, replicate: Replicate) -> Replicate:

@@ -8,8 +8,11 @@ from lorafile.engine.data.example import placeholders
 from lorafile.engine.data.sources import canonical
 from lorafile.engine.data.templates import CONVERSABLE, SHOTS_APART
 from lorafile.graph.graph import Graph
+from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.splits import draw
 from lorafile.lock.lockfile import identity
+from lorafile.specs import Configuration
+from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing, plural
 
 REFERENCES = "evaluate.max_new_tokens:"  # how a sentence on long references begins
@@ -20,11 +23,12 @@ _ANSWERS = {  # the column with the answer of each format that has it as a text 
     "completion": ("completion",),
     "question": ("answer",),
 }
+_BUDGET = 0.05  # of the parameters: how far from the same number counts as the same
 
 
 def notices(graph: Graph) -> list[str]:
     """Return a sentence for each thing, naming the configurations."""
-    ours = [*_long_warmups(graph), *_unused_templates(graph), *_blank_lines(graph)]
+    ours = [*_long_warmups(graph), *_unused_templates(graph), *_blank_lines(graph), *_unmatched(graph)]
     return [*ours, *data_notices(graph)]
 
 
@@ -71,6 +75,30 @@ def _longest_answer(graph: Graph, name: str, data: dict[str, Any]) -> int:
     fields = placeholders(written["completion"]) if written else _ANSWERS.get(form, ())
     lengths = lock.lengths.get(split, {})
     return sum(lengths.get(data["columns"].get(field, field), [0, 0])[1] for field in fields)
+
+
+def _unmatched(graph: Graph) -> Iterator[str]:
+    """Name what a sweep with match = "parameters" could not give the same number of parameters, and why."""
+    spec = graph.spec
+    first = {c.sweep: c.matched for c in spec.configurations if c.matched}
+    far, without = [], []
+    for c in spec.configurations:
+        wanted = first.get(c.sweep)
+        if wanted is None or c is wanted or c.method not in METHODS:
+            continue
+        counts = [_parameters(graph, c), _parameters(graph, wanted)]
+        if c.matched is None:
+            without.append(c.name)
+        elif abs(counts[0] - counts[1]) > _BUDGET * counts[1]:
+            far.append(f"{c.name} has {counts[0]:,} of {counts[1]:,}")
+    if far:
+        yield f'match = "parameters": no rank of these comes within {_BUDGET:.0%} of the first LoRA: {listing(far)}.'
+    if without:
+        yield f'match = "parameters": these have no rank to match, and keep their parameters: {listing(without)}.'
+
+
+def _parameters(graph: Graph, c: Configuration) -> int:
+    return adapter_parameters(graph.sections[c.name]["adapter"], graph.lock.models[identity(c.model)])
 
 
 def _blank_lines(graph: Graph) -> Iterator[str]:

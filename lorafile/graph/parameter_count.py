@@ -1,13 +1,18 @@
 """How many parameters a method trains, counted from the lock alone: what PEFT says of the same settings."""
 
-from math import isqrt, prod
+from functools import cache
+from math import ceil, isqrt, prod
+from types import CodeType
 from typing import Any
 
-from lorafile.graph.target_modules import adapted_modules, of_pattern
+from lorafile.graph.target_modules import adapted_modules, layer_count, of_pattern
 from lorafile.lock.lockfile import ModelLock
+from lorafile.specs.snapshot import snapshot
+from lorafile.specs.tables.methods import METHODS
 
 Adapter = dict[str, Any]
 _FIXED_A = "fixed_A"  # no setting of PEFT
+_LARGEST = 2**20  # rank of a LoRA
 
 
 def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
@@ -17,8 +22,9 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
         return model.parameters
     if method in ("head", "none"):
         return 0
-    if method == "prompt_tuning":
-        return int(adapter["num_virtual_tokens"]) * _width(model)
+    formulas = METHODS[method].parameters
+    if "whole" in formulas:
+        return _computed(formulas["whole"], _Settings(adapter, **_sizes(model)))
     if method == "ln_tuning":
         return sum(
             prod(shape)
@@ -26,9 +32,26 @@ def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
             if any(f".{name.rpartition('.')[0]}".endswith(f".{target}") for target in adapter["target_modules"])
         )
     modules = adapted_modules(adapter, model.modules)
-    count = sum(_module(adapter, module, *model.modules[module]) for module in modules)
+    count = sum(_module(adapter, module, model) for module in modules)
+    if "shared" in formulas:
+        count += _computed(formulas["shared"], _Settings(adapter, layers=len(modules)))
     count += sum(_expert(adapter, shape) for name, shape in model.experts.items() if _is_target(adapter, name))
     return count + _biases(adapter, modules, model) + _saved(adapter, model) + _tokens(adapter, model)
+
+
+def possible_ranks(adapter: Adapter, model: ModelLock) -> range:
+    """Return the ranks that a method can have; without a limit for LoRA, else up to what its smallest layer holds."""
+    method = METHODS[adapter["method"]]
+    step = rank_step(adapter)
+    shapes = [model.modules[module] for module in adapted_modules(adapter, model.modules)]
+    limit = min((out * into // (out + into) for out, into in shapes), default=1)
+    return range(step, max(step, _LARGEST if method.second_matrix else limit) + 1, step)
+
+
+def rank_step(adapter: Adapter) -> int:
+    """Return what the rank of a method has to be a multiple of."""
+    formula = METHODS[adapter["method"]].parameters.get("rank_step")
+    return _computed(formula, _Settings(adapter)) if formula else 1
 
 
 def trained_parameters(sections: dict[str, Any], model: ModelLock) -> int:
@@ -50,29 +73,62 @@ def head_parameters(model: ModelLock, outputs: int) -> int:
     return sum(prod(size or outputs for size in shape) for shape in model.head.values())
 
 
-def _module(adapter: Adapter, module: str, out: int, into: int) -> int:
+class _Settings(dict[str, Any]):
+    """What a formula may name: an adapter's settings, PEFT's default of each that its section leaves out, and sizes."""
+
+    def __init__(self, adapter: Adapter, **sizes: int | bool) -> None:
+        super().__init__(adapter, **sizes)
+        self._rows = snapshot()[METHODS[adapter["method"]].config]
+
+    def __missing__(self, name: str) -> Any:
+        return self._rows[name]["default"]
+
+
+def _computed(formula: str, names: _Settings) -> int:
+    """Return the value of a formula of methods.toml."""
+    return int(eval(_compiled(formula), _FUNCTIONS, names))  # noqa: S307 (the package's own text)
+
+
+@cache
+def _compiled(formula: str) -> CodeType:
+    return compile(f"({formula})", "methods.toml", "eval")
+
+
+def _module(adapter: Adapter, module: str, model: ModelLock) -> int:
     """Return what a method trains for one linear layer that maps `into` features to `out`."""
-    method = adapter["method"]
-    if method == "ia3":
-        inner = any(module.endswith(name) for name in adapter.get("feedforward_modules", []))
-        return into if inner else out
-    if method == "vera":
-        return int(adapter["r"]) + out
-    if method == "adalora":
-        return int(adapter["init_r"]) * (out + into + 1)
-    rank = int(of_pattern(adapter.get("rank_pattern", {}), module, adapter["r"]))
-    if method == "loha":
-        return 2 * rank * (out + into)
-    if method == "lokr":
-        return _lokr(adapter, rank, out, into)
-    if adapter.get("init_lora_weights") == "mica":
-        return rank * into
+    out, into = model.modules[module]
+    inner = any(module.endswith(name) for name in adapter.get("feedforward_modules", []))
+    names = _Settings(adapter, out=out, into=into, inner=inner, biased=f"{module}.bias" in model.tensors)
+    if "rank_pattern" in adapter:
+        names["r"] = of_pattern(adapter["rank_pattern"], module, adapter["r"])
     if adapter.get(_FIXED_A):
-        return rank * out
+        return int(names["r"]) * out
     if blocks := adapter.get("use_bdlora"):
-        return _blocks(blocks, rank, module, out, into)
-    extra = (out if adapter.get("use_dora") else 0) + (out if adapter.get("lora_bias") else 0)
-    return rank * (out + into) + extra
+        return _blocks(blocks, int(names["r"]), module, out, into)
+    return _computed(METHODS[adapter["method"]].parameters["layer"], names)
+
+
+def _sizes(model: ModelLock) -> dict[str, int]:
+    """Return the sizes of a model that formulas name: its width, and how many keys of a token each layer has."""
+    settings = model.settings.get("text_config") or model.settings
+    width, heads = _width(model), settings.get("num_attention_heads") or settings.get("n_head") or 1
+    size = settings.get("head_dim") or width // heads
+    blocks = layer_count(model.modules)
+    return {"width": width, "keys": size * (settings.get("num_key_value_heads") or heads), "blocks": blocks}
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    """Return the divisor that PEFT takes in the place of an OFT block size: the nearest, of two the smaller."""
+    if wanted >= number:
+        return number
+    return min((size for size in range(1, number + 1) if number % size == 0), key=lambda s: (abs(s - wanted), s))
+
+
+def _groups(layers: int, tying: float) -> int:
+    """Return how many groups of layers share a vector of TinyLoRA, as PEFT divides them."""
+    groups = max(1, round(layers * (1 - tying)))
+    size = max(1, layers // groups)
+    return len({min(layer // size, groups - 1) for layer in range(layers)})
 
 
 def _blocks(settings: dict[str, Any], rank: int, module: str, out: int, into: int) -> int:
@@ -94,11 +150,10 @@ def _expert(adapter: Adapter, shape: list[int]) -> int:
     return experts * int(adapter["r"]) * (into + out)
 
 
-def _lokr(adapter: Adapter, rank: int, out: int, into: int) -> int:
+def _lokr(rank: int, out: int, into: int, factor: int, both: bool) -> int:
     """Return the size of two Kronecker factors; each is a product of two thin matrices where that is smaller."""
-    factor = adapter.get("decompose_factor", -1)
     (rows, rows2), (columns, columns2) = factors(out, factor), factors(into, factor)
-    whole = not (adapter.get("decompose_both") and rank < max(rows, columns) / 2)
+    whole = not (both and rank < max(rows, columns) / 2)
     left = rows * columns if whole else rank * (rows + columns)
     right = rank * (rows2 + columns2) if rank < max(rows2, columns2) / 2 else rows2 * columns2
     return left + right
@@ -114,6 +169,12 @@ def factors(dimension: int, factor: int = -1) -> tuple[int, int]:
     most = isqrt(dimension) if factor < 0 else min(factor, isqrt(dimension))
     least = next(number for number in range(most, 0, -1) if dimension % number == 0)
     return least, dimension // least
+
+
+_FUNCTIONS = {
+    **{"__builtins__": {}, "min": min, "max": max, "int": int, "len": len, "set": set, "ceil": ceil},
+    **{"lokr": _lokr, "nearest_divisor": _nearest_divisor, "groups": _groups},
+}
 
 
 def _biases(adapter: Adapter, modules: list[str], model: ModelLock) -> int:

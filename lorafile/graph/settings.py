@@ -1,5 +1,6 @@
 """The sections of a node: a configuration's settings with everything filled in that its model and data decide."""
 
+from bisect import bisect_left
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from lorafile.engine.data.columns import PREFERENCES, detect, is_preference_set,
 from lorafile.engine.data.labels import classes, too_many_labels
 from lorafile.engine.data.templates import CONVERSABLE
 from lorafile.errors import ModelError, NodeError
-from lorafile.graph.parameter_count import adapter_parameters
+from lorafile.graph.parameter_count import adapter_parameters, possible_ranks, rank_step
 from lorafile.graph.splits import Rows
 from lorafile.graph.target_modules import placed, without_idle
 from lorafile.graph.training import training_section
@@ -20,7 +21,10 @@ from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import REWRITING, VARIANTS
 from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.quantizations import quantization_kind
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
+
+_ROUNDED = 16  # ranks next to the one that is found, among which rounding may have put a better one
 
 
 def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -213,7 +217,7 @@ def _quantization(configuration: Configuration, model: ModelLock) -> dict[str, A
     if configuration.method == "full":
         raise ModelError(f"method: {path} is already quantized ({own}) and cannot be fully fine-tuned.")
     method = METHODS.get(configuration.method)
-    if method is not None and not method.on_quantized:
+    if method is not None and not method.trains_on(quantization_kind(stored)):
         raise ModelError(
             f"method: {path} is already quantized ({own}), and PEFT does not support {method.title} on such a base."
         )
@@ -248,6 +252,9 @@ def stored_rank(adapter: dict[str, Any]) -> int:
 def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
     """Return a method's settings as its model decides them, without what is off."""
     settings = placed(configuration.method, configuration.adapter or {}, model)
+    own, step = METHODS[configuration.method], rank_step({"method": configuration.method, **settings})
+    if own.rank and settings[own.rank] % step:
+        raise ModelError(f"{configuration.method}.{own.rank}: {settings[own.rank]} is not a multiple of {step}.")
     on = _on_by_default(METHODS[configuration.method].config)
     # What is off is left out, so that a setting that a new PEFT adds, off by default, changes no key.
     return {
@@ -259,8 +266,8 @@ def _adapter(configuration: Configuration, model: ModelLock) -> dict[str, Any]:
 
 @cache
 def _on_by_default(config: str) -> frozenset[str]:
-    """Return the settings of a PEFT config that are true unless the spec says otherwise."""
-    return frozenset(name for name, row in snapshot()[config].items() if row["default"] is True)
+    """Return the settings of a PEFT config that are on unless the spec says otherwise."""
+    return frozenset(name for name, row in snapshot()[config].items() if row["default"])
 
 
 def bare_sections(sections: dict[str, Any]) -> dict[str, Any]:
@@ -381,20 +388,27 @@ def data_format(table: DataTable, lock: DataLock) -> str:
 
 
 def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:
-    """Return the rank, at least 1, at which an adapter's parameters come nearest to a number; of two the smaller.
+    """Return the rank at which an adapter's parameters come nearest to a number; of two the smaller.
 
-    They grow with the rank in steps of one size, so two points tell the line.
+    They grow with the rank, or fall with it as RandLoRA's do, apart from steps where PEFT rounds.
     """
-    start, step = (adapter_parameters(adapter | {"r": rank}, model) for rank in (1, 2))
-    step -= start
-    if step <= 0:  # every module has a rank of its own by `rank_pattern`
-        return int(adapter["r"])
-    low = max(1, 1 + (wanted - start) // step)
-    return min((low, low + 1), key=lambda rank: (abs(start + (rank - 1) * step - wanted), rank))
+    name = METHODS[adapter["method"]].rank
+
+    def count(rank: int) -> int:
+        return adapter_parameters(adapter | {name: rank}, model)
+
+    ranks = possible_ranks(adapter, model)
+    sign = 1 if count(ranks[-1]) >= count(ranks[0]) else -1
+    if count(ranks[-1]) == count(ranks[0]):  # every module has a rank of its own by `rank_pattern`
+        return int(adapter[name])
+    place = bisect_left(ranks, sign * wanted, key=lambda rank: sign * count(rank))
+    near = ranks[max(0, place - _ROUNDED) : place + _ROUNDED]
+    return min(near, key=lambda rank: (abs(count(rank) - wanted), rank))
 
 
 def matched(adapter: dict[str, Any], model: ModelLock, wanted: int, alpha_of_rank: float | None) -> dict[str, Any]:
     """Return an adapter's settings at its solved rank, with the alpha that follows it."""
-    rank = solved_rank(adapter, model, wanted)
-    alpha = adapter["lora_alpha"] if alpha_of_rank is None else as_integer(alpha_of_rank * rank)
-    return adapter | {"r": rank, "lora_alpha": alpha}
+    rank, method = solved_rank(adapter, model, wanted), METHODS[adapter["method"]]
+    if alpha_of_rank is None:
+        return adapter | {method.rank: rank}
+    return adapter | {method.rank: rank, method.alpha: as_integer(alpha_of_rank * rank)}

@@ -3,13 +3,16 @@
 import json
 import re
 from collections.abc import Iterable
+from math import gcd
 from typing import Any
 
 from lorafile.errors import ModelError
 from lorafile.lock.lockfile import ModelLock
 from lorafile.specs.bounded_regex import matches
+from lorafile.specs.snapshot import snapshot
+from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.target_modules import Inventory, layer_indexes, leaves, shortest_names, target_modules, target_names
-from lorafile.units import did_you_mean
+from lorafile.units import did_you_mean, listing
 
 # Settings that leave targets out, each with what means nothing without it.
 _NARROWING = (("layers_to_transform", "layers_pattern"), ("exclude_modules",))
@@ -31,11 +34,42 @@ def placed(method: str, settings: dict[str, Any], model: ModelLock) -> dict[str,
         resolved |= _feed_forward(settings, model)
     if isinstance(settings.get("layers_to_transform"), str):
         resolved["layers_to_transform"] = _layers(method, settings["layers_to_transform"], model)
+    own = METHODS.get(method)
+    if own is not None and own.divides:
+        resolved[own.divides] = _divisor(method, own.divides, resolved, model)
+    if own is not None and own.model_types and model.settings.get("model_type") not in own.model_types:
+        raise ModelError(f"method: PEFT knows {own.title} for {listing(own.model_types)} models only.")
+    if "adapter_layers" in settings:
+        resolved["adapter_layers"] = _adapted_layers(method, settings["adapter_layers"], model)
     _check_experts(settings, model)
     _check_patterns(method, resolved, model)
     _check_saved(method, resolved, model)
     _check_tokens(method, resolved, model)
     return resolved
+
+
+def _divisor(method: str, setting: str, settings: dict[str, Any], model: ModelLock) -> int:
+    """Return the block size of a method, which divides every dimension of its modules; unset, the largest up to PEFT's.
+
+    :raises ModelError: when the one that a spec sets does not
+    """
+    adapted = adapted_modules(settings, model.modules)
+    common = gcd(*(size for module in adapted for size in model.modules[module]))
+    most = settings[setting] or snapshot()[METHODS[method].config][setting]["default"]
+    fits = max(size for size in range(1, max(most, 1) + 1) if common % size == 0)
+    if settings[setting] not in (None, fits):
+        raise ModelError(
+            f"{method}.{setting}: {settings[setting]} does not divide every dimension of the adapted modules; the "
+            f"largest size below it that does is {fits}."
+        )
+    return fits
+
+
+def _adapted_layers(method: str, wanted: int | None, model: ModelLock) -> int:
+    layers = layer_count(model.modules)
+    if wanted is not None and wanted > layers:
+        raise ModelError(f"{method}.adapter_layers: the model has only {layers} layers.")
+    return wanted or layers
 
 
 def adapted_modules(adapter: dict[str, Any], modules: Inventory) -> list[str]:
@@ -198,10 +232,9 @@ def _check_saved(method: str, settings: dict[str, Any], model: ModelLock) -> Non
 
 
 def _check_tokens(method: str, settings: dict[str, Any], model: ModelLock) -> None:
-    given = settings.get("trainable_token_indices") or []
+    setting = "token_indices" if "token_indices" in settings else "trainable_token_indices"
+    given = settings.get(setting) or []
     numbers = [number for row in given.values() for number in row] if isinstance(given, dict) else given
     rows = (model.settings.get("text_config") or model.settings).get("vocab_size")
     if rows and numbers and max(numbers) >= rows:
-        raise ModelError(
-            f"{method}.trainable_token_indices: {max(numbers)} is not a token of a model with {rows}, from 0."
-        )
+        raise ModelError(f"{method}.{setting}: {max(numbers)} is not a token of a model with {rows}, from 0.")

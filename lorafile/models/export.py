@@ -26,6 +26,7 @@ from lorafile.results.results import Results, missing
 from lorafile.results.serving_rules import problems, vllm_command
 from lorafile.specs import Configuration
 from lorafile.specs.catalogue import licence
+from lorafile.specs.tables.methods import METHODS
 from lorafile.state import State
 
 _LAST = ("adapter_config.json", "config.json")  # what a directory is loaded by
@@ -86,7 +87,7 @@ def export(plan: Plan, state: State, name: str, out: Path, options: ExportOption
     if options.dtype is not None and not merged:
         raise ArgumentError("dtype", "is the data type of merged weights, so it needs merged too.")
     if merged and configuration.method in UNMERGEABLE:
-        raise LoraError(f"{chosen.address} has no separate adapter, so there is nothing to merge.")
+        raise LoraError(_unmergeable(chosen.address, configuration.method))
     requests = RequestBuilder(plan.graph, state)
     files = _present(chosen, state)
     whole = merged or configuration.method == "full"
@@ -113,6 +114,13 @@ def export(plan: Plan, state: State, name: str, out: Path, options: ExportOption
         local = not _is_hub_id(path, plan.graph.spec.file.parent)
         command = vllm_command(str(requests.model(configuration)) if local else path, out, whole)
     return Exported(out, chosen.address, tuple(names), command)
+
+
+def _unmergeable(address: str, method: str) -> str:
+    about = METHODS.get(method)
+    if about is None or about.virtual == "embeddings":
+        return f"{address} has no separate adapter, so there is nothing to merge."
+    return f"{address} cannot be merged: PEFT does not write {about.title} into the base's weights."
 
 
 def _check_directory(out: Path, force: bool) -> None:

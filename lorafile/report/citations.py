@@ -10,6 +10,7 @@ import tomli
 
 from lorafile.analysis.compare.verdicts import family
 from lorafile.results.results import Results
+from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing
 
 _TOPICS = (files("lorafile.report") / "citations.toml").read_text(encoding="utf-8")
@@ -32,6 +33,8 @@ class Paper:
     @property
     def text(self) -> str:
         """The entry as one line: authors, year, title, where."""
+        if "author" not in self.fields:  # a method's row says where it was published, and no more
+            return f"{self.fields['title']}. {self.fields['howpublished'].replace(':', ' ', 'eprint' in self.fields)}."
         names = [name.partition(",")[0] for name in self.fields["author"].split(" and ")]
         who = f"{names[0]} et al." if len(names) > _MOST else listing(names).replace(", and ", " and ")
         place = [self.fields.get(name, "") for name in ("booktitle", "journal", "howpublished")]
@@ -64,8 +67,25 @@ def cited(results: Results) -> list[Paper]:
     """Return the papers behind a study's methods, metrics and verdicts, each once."""
     used = [*(["peft"] if results.topics else []), "transformers", *results.topics, *map(str, results.metrics)]
     used += _statistics(results)
-    keys = dict.fromkeys(key for topic in used for key in PAPERS.get(topic, ()))
-    return [bibliography()[key] for key in keys]
+    papers = [paper for topic in used for paper in papers_of(topic)]
+    return list({paper.key: paper for paper in papers}.values())
+
+
+def papers_of(topic: str) -> list[Paper]:
+    """Return the papers of a topic: its entries of the bibliography, or what the table of methods says of a method."""
+    if topic in PAPERS:
+        return [bibliography()[key] for key in PAPERS[topic]]
+    return [_method_paper(topic)] if topic in METHODS else []
+
+
+def _method_paper(name: str) -> Paper:
+    """Return the entry of a method: its name, and where its paper is."""
+    title, paper = METHODS[name].title, METHODS[name].paper
+    fields = {"title": title, "howpublished": paper}
+    if "/" not in paper:
+        fields = {"title": title, "howpublished": f"arXiv:{paper}", "archiveprefix": "arXiv", "eprint": paper}
+    lines = ",\n".join(f"  {field} = {{{value}}}" for field, value in fields.items())
+    return Paper(name, f"@misc{{{name},\n{lines}\n}}\n", fields)
 
 
 def _statistics(results: Results) -> list[str]:

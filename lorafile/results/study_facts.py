@@ -7,6 +7,7 @@ from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
 from lorafile.specs import Configuration
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
+from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.quantizations import quantization_name
 
 _SWITCHES = {"use_dora": "dora", "use_rslora": "rslora", "velora_config": "velora", "use_bdlora": "bdlora"}
@@ -110,8 +111,9 @@ def configuration_row(
 
 def setting_value(c: Configuration, setting: str, adapter: dict[str, Any]) -> Any:
     """Return a setting as the spec wrote it for this configuration, or its default; None where it does not apply."""
-    if c.matched and setting in ("lora.r", "lora.lora_alpha"):
-        return adapter[setting.removeprefix("lora.")]  # solved for the model
+    method = METHODS.get(c.method)
+    if c.matched and method and setting in (f"{c.method}.{method.rank}", f"{c.method}.{method.alpha}"):
+        return adapter[setting.partition(".")[2]]  # solved for the model
     if setting in c.varied:
         return c.varied[setting]
     section, _, name = setting.partition(".")

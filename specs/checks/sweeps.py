@@ -61,11 +61,12 @@ def _check_match(block: dict[str, Any], lists: dict[str, Any], place: Path, prob
     if block.get("match") != "parameters":
         return
     why = 'cannot vary in a sweep with match = "parameters", which solves for the rank of each placement'
-    if "lora.r" in lists:
-        problems.add((*place, "lora", "r"), why)
-    for number, row in inner_tables(block, "configurations"):
-        if "lora.r" in flatten(row):
-            problems.add((*place, "configurations", number, "lora", "r"), why)
+    for method, rank in ((name, method.rank) for name, method in METHODS.items() if method.matches):
+        if f"{method}.{rank}" in lists:
+            problems.add((*place, method, rank), why)
+        for number, row in inner_tables(block, "configurations"):
+            if f"{method}.{rank}" in flatten(row):
+                problems.add((*place, "configurations", number, method, rank), why)
 
 
 def _check_zip(block: dict[str, Any], lists: dict[str, Any], place: Path, problems: Problems) -> list[str]:

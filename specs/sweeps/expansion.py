@@ -22,7 +22,8 @@ from lorafile.specs.positions import Path as Place
 from lorafile.specs.sweeps.optimization import Contradiction, training_contradiction, unread_setting
 from lorafile.specs.sweeps.tuning import AxesByPlace, axes_of, combinations, with_tuning
 from lorafile.specs.tables.lora import REWRITING
-from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.methods import METHODS, Method
+from lorafile.specs.tables.quantizations import quantization_kind
 from lorafile.specs.tables.settings import SpecTables, SweepTable
 from lorafile.specs.tables.train import START
 from lorafile.specs.tables.trainer import BUILTIN
@@ -139,12 +140,13 @@ def _single_configuration(
 
 
 def _with_matched_ranks(members: list[Configuration], sweep: Place, problems: Problems) -> list[Configuration]:
-    """Return a sweep's configurations, with every LoRA placement matched to the parameters of the first one."""
+    """Return a sweep's configurations, each whose method has a rank matched to the parameters of the first LoRA."""
     first = next((configuration for configuration in members if configuration.method == "lora"), None)
     if first is None:
         problems.add((*sweep, "match"), '"parameters" needs a LoRA configuration in this sweep')
         return members
-    return [c if c is first or c.method != "lora" else _match_to(c, first) for c in members]
+    matched = [name for name, method in METHODS.items() if method.matches]
+    return [c if c is first or c.method not in matched else _match_to(c, first) for c in members]
 
 
 def _match_to(configuration: Configuration, first: Configuration) -> Configuration:
@@ -195,14 +197,12 @@ def contradiction(c: Configuration) -> Contradiction:
     if c.method == "full" and c.quantization is not None:
         return ("quantization",), "a quantized base cannot be fine-tuned in full"
     method = METHODS.get(c.method)
-    if method is not None and not method.on_quantized and c.quantization is not None:
-        return ("quantization",), f"PEFT does not support {method.title} on a quantized base"
+    if method is not None and (wrong := _method_contradiction(c, method)):
+        return wrong
     if c.varied.get("train.loraplus_lr_ratio") and not _trains_b(c):
         return ("train", "loraplus_lr_ratio"), _no_b_message(c)
     if c.method == "head" and c.model.task_type != "SEQ_CLS":
         return ("method",), '"head" trains only a classification head; set model.task_type = "SEQ_CLS"'
-    if c.method == "prompt_tuning" and c.model.task_type == "SEQ_CLS":
-        return ("method",), "with PEFT's virtual tokens, a classification head cannot find the end of a padded text"
     if c.model.num_labels is not None and c.model.task_type != "SEQ_CLS":
         return (
             "model",
@@ -220,6 +220,23 @@ def contradiction(c: Configuration) -> Contradiction:
     if settings.get("prompt_tuning_init") == "TEXT" and not settings["prompt_tuning_init_text"]:
         return ("prompt_tuning", "prompt_tuning_init"), '"TEXT" needs a prompt_tuning_init_text'
     return _variant_contradiction(c) or _initialization_contradiction(c) if c.method == "lora" else None
+
+
+def _method_contradiction(c: Configuration, method: Method) -> Contradiction:
+    """Return what a method of PEFT's cannot be combined with, as its probe found."""
+    kind = quantization_kind(c.quantization) if c.quantization else ""
+    if kind and not method.trains_on(kind):
+        bits = {"int8": "an 8-bit base", "nf4": "a 4-bit base"}.get(kind, "a quantized base")
+        return ("quantization",), f"PEFT does not support {method.title} on {bits}"
+    if method.virtual and c.model.task_type == "SEQ_CLS":
+        return ("method",), "with PEFT's virtual tokens, a classification head cannot find the end of a padded text"
+    if c.model.task_type == "SEQ_CLS" and not method.saves_modules:
+        return ("method",), f"PEFT trains no classification head next to {method.title}"
+    if c.train and c.train.gradient_checkpointing and not method.checkpoints:
+        return ("train", "gradient_checkpointing"), f"PEFT does not support it with {method.title}"
+    if method.required and not (c.adapter or {}).get(method.required):
+        return ("method",), f'"{c.method}" needs {c.method}.{method.required}'
+    return None
 
 
 def _trainer_contradiction(c: Configuration) -> str:

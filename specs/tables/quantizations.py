@@ -122,6 +122,14 @@ Quantization = Annotated[
 ]
 
 
+def quantization_kind(settings: dict[str, Any]) -> str:
+    """Return what methods tell apart: `int8` and `nf4` for the 8 and 4 bits of bitsandbytes, or another library."""
+    library = str(settings.get("quant_method", "bitsandbytes"))
+    if library != "bitsandbytes":
+        return library
+    return "int8" if settings.get("load_in_8bit") else "nf4"
+
+
 def quantization_settings(value: str | Settings) -> dict[str, Any] | None:
     """Return a quantization's settings in full, or None for a base that is loaded as its checkpoint is.
 

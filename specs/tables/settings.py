@@ -8,17 +8,7 @@ from pydantic.fields import FieldInfo
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, StageTable, VerdictTable
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.evaluate import EvaluateTable, ProfileTable
-from lorafile.specs.tables.lora import LoraSettings
-from lorafile.specs.tables.methods import (
-    AdaLoraSettings,
-    Ia3Settings,
-    LnTuningSettings,
-    LoHaSettings,
-    LoKrSettings,
-    MethodName,
-    PromptTuningSettings,
-    VeraSettings,
-)
+from lorafile.specs.tables.methods import MethodName, MethodTables
 from lorafile.specs.tables.quantizations import Quantization
 from lorafile.specs.tables.tracking import TrackingTable
 from lorafile.specs.tables.train import FullTable, NoneTable, TrainTable
@@ -142,8 +132,8 @@ class SweepTable(BaseModel):
     name: Name | None = Field(default=None, description="First part of its configurations' names. Unset: its settings.")
     match: Literal["rank", "parameters"] = Field(
         default="rank",
-        description="What the LoRA placements share: the rank, or the number of trainable parameters of the first "
-        "placement; the ranks of the others are then chosen to match it.",
+        description="What the configurations share: the rank, or the number of trainable parameters of the first LoRA. "
+        "The ranks of all others whose method has one are then chosen to match it.",
     )
     zip: list[str] = Field(default=[], description="Settings that vary together, candidate by candidate.")
     configurations: list[dict[str, Any]] = Field(
@@ -163,7 +153,7 @@ class ReportTable(Settings):
     )
 
 
-class SpecTables(Settings):
+class SpecTables(MethodTables):
     """A study spec."""
 
     study: StudyTable
@@ -174,14 +164,6 @@ class SpecTables(Settings):
         description="A PEFT method, `head` (linear probing: train a classification head on a frozen base), `full` "
         "fine-tuning, or `none` (untuned).",
     )
-    lora: LoraSettings = Field(default=LoraSettings())
-    ia3: Ia3Settings = Field(default=Ia3Settings())
-    vera: VeraSettings = Field(default=VeraSettings())
-    adalora: AdaLoraSettings = Field(default=AdaLoraSettings())
-    loha: LoHaSettings = Field(default=LoHaSettings())
-    lokr: LoKrSettings = Field(default=LoKrSettings())
-    prompt_tuning: PromptTuningSettings = Field(default=PromptTuningSettings())
-    ln_tuning: LnTuningSettings = Field(default=LnTuningSettings())
     full: FullTable = FullTable()
     none: NoneTable = NoneTable()
     quantization: Quantization = Field(

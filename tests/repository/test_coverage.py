@@ -8,6 +8,7 @@ import pytest
 from architectures_fixture import ARCHITECTURES
 from coverage_table_fixture import TITLES, read_table
 
+from lorafile.specs.reference import with_methods
 from lorafile.specs.tables.data import Format
 from lorafile.specs.tables.evaluate import MetricName
 from lorafile.specs.tables.methods import MethodName
@@ -30,6 +31,10 @@ def test_every_name_has_a_row_with_a_test(title: str) -> None:
     rows = {row.split("|")[1].strip(): row for row in section.splitlines() if row.startswith("| `")}
     for name in NAMES[title]:
         assert re.search(r"`tests/\S+/test_", rows.get(f"`{name}`", "")), f"{name} has no row with a test under {title}"
+
+
+def test_the_methods_are_those_of_the_table() -> None:
+    assert with_methods(TEXT) == TEXT, "python -m lorafile.specs.reference docs/spec-reference.md docs/coverage.md"
 
 
 @pytest.mark.parametrize("test", sorted(set(re.findall(r"`(tests/[\w/]+\.py::test_\w+)`", TEXT))))

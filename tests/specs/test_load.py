@@ -195,7 +195,7 @@ def test_the_snapshot_is_what_is_installed() -> None:
     pytest.importorskip("peft")
     from lorafile.engine import write_snapshot
 
-    for name in write_snapshot.CONFIGS:
+    for name in write_snapshot.method_configs().values():
         assert snapshot()[name] == json.loads(json.dumps(write_snapshot.peft_fields(name)))
     assert snapshot()["BitsAndBytesConfig"] == json.loads(json.dumps(write_snapshot.bnb_fields()))
 

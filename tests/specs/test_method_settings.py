@@ -59,7 +59,7 @@ def message(text: str) -> str:
         ("[[sweep]]\nia3.feedforward_moduls = [['x']]", 'did you mean "feedforward_modules"?'),
         (
             'method = "loha"\nquantization = "nf4"',
-            "s.toml:5:1: quantization: PEFT does not support LoHa on a quantized base",
+            "s.toml:5:1: quantization: PEFT does not support LoHa on a 4-bit base",
         ),
         (
             '[lora]\ninit_lora_weights = "loftq"',
@@ -77,8 +77,15 @@ def message(text: str) -> str:
             '"TEXT" needs a prompt_tuning_init_text',
         ),
         (
-            '[[sweep]]\nquantization = ["int8"]\nmethod = ["lokr", "lora"]',
-            "PEFT does not support LoKr on a quantized base; exclude",
+            '[[sweep]]\nquantization = ["int8"]\nmethod = ["glora", "lora"]',
+            "PEFT does not support GLoRA on an 8-bit base; exclude",
+        ),
+        ('method = "xlora"', 's.toml:4:1: method: PEFT\'s "xlora" is not offered: it mixes finished LoRA adapters'),
+        ('[[sweep]]\nmethod = ["lora", "lily"]', 'PEFT\'s "lily" is not offered: its router averages over all tokens'),
+        ('method = "trainable_tokens"', '"trainable_tokens" needs trainable_tokens.token_indices'),
+        (
+            'method = "prefix_tuning"\ntrain.gradient_checkpointing = true',
+            "train.gradient_checkpointing: PEFT does not support it with prefix tuning",
         ),
     ],
 )
@@ -174,7 +181,8 @@ def test_biases_of_a_half_precision_base_are_refused() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_plan_on_the_built_in_model(method: str) -> None:
-    spec = specs.parse(BUILTIN + f'method = "{method}"\n', Path("s.toml"))
+    needed = "trainable_tokens.token_indices = [5]\n" if METHODS[method].required else ""
+    spec = specs.parse(BUILTIN + f'method = "{method}"\n{needed}', Path("s.toml"))
     graph = build(spec, resolve(spec, None)[0])
     adapter = graph.sections[method]["adapter"]
     assert adapter["method"] == method

@@ -62,13 +62,14 @@ def _base(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
+@pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning"])
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_virtual_tokens_answer_as_one_prompt_alone_does(engine: Engine, quantization: str) -> None:
+def test_virtual_tokens_answer_as_one_prompt_alone_does(engine: Engine, quantization: str, method: str) -> None:
     """PEFT's own generation puts them before the padding; an answer must not depend on what else is in a batch."""
     from peft import PeftModel
 
     prepared = engine.prepare(12)
-    adapter = {"method": "prompt_tuning", **METHODS["prompt_tuning"]}
+    adapter = {"method": method, **(METHODS.get(method) or {"num_virtual_tokens": 5})}
     done, files = engine.train(prepared, adapter, max_steps=30, quantization=quantization)
     assert done.outcome == "done", done.message
     together = engine.predict(prepared, files, "generation", size=12, quantization=quantization)

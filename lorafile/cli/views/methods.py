@@ -1,0 +1,61 @@
+"""What `lora methods` prints."""
+
+import json
+from typing import Any
+
+from rich.console import Console
+
+from lorafile.cli.views.table import Column, show_table
+from lorafile.specs.tables.methods import METHODS, Method, declared, probed, stays_out
+
+_COLUMNS = (
+    Column("method", "name"),
+    Column("on"),
+    Column("rank"),
+    Column("int8"),
+    Column("nf4"),
+    Column("merges"),
+    Column("together", omit=2),
+    Column("paper", omit=1),
+)
+_REFUSED = (Column("method", "name"), Column("not offered, because", "text"))
+
+
+def show_methods(out: Console) -> None:
+    """Show a row for each method that is offered, and then those that are not with their reasons."""
+    rows = [
+        [name, _place(method), method.rank or "–", *_can(name, method), _paper(method.paper)]
+        for name, method in METHODS.items()
+    ]
+    show_table(_COLUMNS, rows, out)
+    refused = [[name, stays_out(name)] for name in probed() if name not in METHODS]
+    if refused:
+        out.print()
+        show_table(_REFUSED, refused, out)
+
+
+def _place(method: Method) -> str:
+    """Return what a method is put on: `layers`, or what stands before a text."""
+    row = next(row for row in probed().values() if row["config"] == method.config)
+    return method.virtual or ("layers" if row["modules"] else "tokens")
+
+
+def _can(name: str, method: Method) -> list[str]:
+    able = ("int8" in method.bases, "nf4" in method.bases, method.merges, probed()[name]["together"])
+    return ["yes" if can else "no" for can in able]
+
+
+def _paper(paper: str) -> str:
+    """Return an arXiv id, or the site of an address, which --json has in full."""
+    return paper if "/" not in paper else paper.removeprefix("https://").partition("/")[0]
+
+
+def methods_json() -> str:
+    """Return every method of PEFT's as JSON, by name: offered or not, and why."""
+    return json.dumps({name: _row(name) for name in (*METHODS, *(n for n in probed() if n not in METHODS))}, indent=2)
+
+
+def _row(name: str) -> dict[str, Any]:
+    lines, row = declared().get(name, {}), probed()[name]
+    about = {"title": lines.get("title", name), "paper": lines.get("paper", ""), "rank": lines.get("rank", "")}
+    return {"offered": name in METHODS, "why_not": stays_out(name), **about, **row}
