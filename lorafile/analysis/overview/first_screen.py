@@ -189,11 +189,16 @@ def _span(values: set[Any]) -> str:
 
 
 def short_training(results: Results) -> list[str]:
-    """Say where training was so short that the loss still fell: which configuration is best may change with more."""
+    """Say where training was so short that the loss still fell: which configuration is best may change with more.
+
+    A run that was best on validation before its last step was long enough.
+    """
+    ends = rows_of(results.runs, "configuration", "seed", "best_step", "steps")
+    settled = {(name, seed) for name, seed, best, steps in ends if best is not None and best < steps}
     runs = grouped(
         ((name, seed), (step, loss))
         for name, seed, step, loss in rows_of(results.curves, "configuration", "seed", "step", "loss")
-        if loss is not None
+        if loss is not None and (name, seed) not in settled
     )
     falling = {run: _still_falling([loss for _, loss in sorted(curve)]) for run, curve in runs.items()}
     told = [run for run, share in falling.items() if share > _FALLING]

@@ -39,9 +39,10 @@ class Correction:
 
 
 def undisturbed(attempt: Attempt) -> bool:
-    """Return whether its time is that of the work alone: not interrupted, and not taken on a busy machine."""
+    """Return whether its time is that of the planned work alone: to the end, in one go, and not on a busy machine."""
     spreads = [attempt.figures.get(name) or 0.0 for name in TIME_SPREADS]
-    return "resumed_from" not in attempt.figures and max(spreads) <= STEADY
+    cut = "resumed_from" in attempt.figures or attempt.figures.get("ended_by") == "early stopping"
+    return not cut and max(spreads) <= STEADY
 
 
 def correction(ratios: list[float]) -> Correction:

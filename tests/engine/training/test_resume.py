@@ -145,6 +145,20 @@ def test_full_fine_tuning_and_low_precision_go_on_to_the_bit_too(spec_file: Path
     assert all(attempt.figures["resumed_from"] for attempt in done)
 
 
+def test_a_killed_run_chooses_the_same_step(spec_file: Path) -> None:
+    """The best weights so far are in the checkpoint, and the curve of the evaluations is one of the files."""
+    evaluated = "eval_steps = 4\nload_best_model_at_end = true\nlr_scheduler_type = 'constant'"
+    write(spec_file, LONG, ("seeds = [1, 2]", "seeds = [1, 2, 3]"), (OFTEN[0], f"{evaluated}\n{OFTEN[1]}"))
+    done, killer = killed_and_not(spec_file)
+    assert len(done) == len(killer.killed) == 3
+    for attempt in done:
+        assert attempt.figures["resumed_from"]
+        assert attempt.figures["chosen_step"] == attempt.figures["best_step"]
+        assert attempt.figures["evaluations"] == 23
+        assert "validation.jsonl.gz" in attempt.outputs
+    assert any(attempt.figures["best_step"] < attempt.figures["resumed_from"][0] for attempt in done)
+
+
 def test_a_killed_apply_goes_on_where_it_was(spec_file: Path) -> None:
     """The apply itself is killed, alone or with its workers; the plan says from where it would go on."""
     write(spec_file, LONG.replace(str(STEPS), "400") + HARD, ("seeds = [1, 2]", "seeds = [1]"), OFTEN)
