@@ -96,12 +96,18 @@ def evaluate(
 @click.option("--seed", type=int, help="The seed of the run, if its files do not state it.")
 @click.option("--replace", is_flag=True, help="Replace an existing result.")
 @click.option("--dry-run", is_flag=True, help="Show what would be imported without importing it.")
+@click.option(
+    "--peft-benchmark",
+    is_flag=True,
+    help="Print result files of PEFT's MetaMathQA comparison as [[reference]] tables for a spec.",
+)
 @lock_option
 def import_runs(
     directories: tuple[str, ...],
     spec: Path,
     state: Path | None,
     dry_run: bool,
+    peft_benchmark: bool,
     lock_timeout: float,
     **options: Any,
 ) -> None:
@@ -112,6 +118,11 @@ def import_runs(
     \b
     Example: lora import outputs/r8 outputs/r16 --spec study.toml --dry-run
     """
+    if peft_benchmark:
+        from lorafile.models.peft_benchmark import reference_tables
+
+        echo(reference_tables(list(directories)), nl=False)
+        return
     from lorafile.cli.views.console import console
     from lorafile.cli.views.models import show_imports
     from lorafile.models.import_runs import plan_imports, record_imports
