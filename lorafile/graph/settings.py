@@ -43,6 +43,9 @@ def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str
     }
     if configuration.adapter is not None:
         sections["adapter"] |= _adapter(configuration, model)
+        method = METHODS[configuration.method]
+        if dtype != "float32" and not method.trains_on("bfloat16"):
+            raise ModelError(f'method: PEFT does not train {method.title} in {dtype}; set model.dtype = "float32".')
         if dtype != "float32" and configuration.adapter.get("bias", "none") != "none":
             raise ModelError(
                 f"{configuration.method}.bias: biases are trained in the type of the base, and small steps are lost in "

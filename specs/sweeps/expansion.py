@@ -197,8 +197,8 @@ def contradiction(c: Configuration) -> Contradiction:
     if c.method == "full" and c.quantization is not None:
         return ("quantization",), "a quantized base cannot be fine-tuned in full"
     method = METHODS.get(c.method)
-    if method is not None and (wrong := _method_contradiction(c, method)):
-        return wrong
+    if method is not None and (unfit := _method_contradiction(c, method)):
+        return unfit
     if c.varied.get("train.loraplus_lr_ratio") and not _trains_b(c):
         return ("train", "loraplus_lr_ratio"), _no_b_message(c)
     if c.method == "head" and c.model.task_type != "SEQ_CLS":

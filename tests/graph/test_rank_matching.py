@@ -7,8 +7,10 @@ import pytest
 from lorafile import Study, specs
 from lorafile.errors import SpecError
 from lorafile.graph.build import build
+from lorafile.graph.notices import notices
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import identity, resolve
+from lorafile.specs.tables.methods import METHODS
 
 SWEEP = """
 [[sweep]]
@@ -39,6 +41,25 @@ def test_each_placement_gets_the_rank_that_comes_nearest(spec_file: Path) -> Non
     for name, step in each.items():
         rank = min(range(1, 400), key=lambda r: abs(r * step - wanted))
         assert found[name] == (rank, 2 * rank, rank * step)
+
+
+def test_methods_get_the_budget_of_the_first_lora_or_are_named(spec_file: Path) -> None:
+    """Within 5 %, at ranks that PEFT takes; what cannot come so near, or has no rank, is in the plan's notices."""
+    names = [name for name, method in METHODS.items() if not method.required]
+    more = f'[[sweep]]\nname = "budget"\nmatch = "parameters"\nmethod = {names}\n[lora]\nr = 8\n'
+    spec = specs.parse(spec_file.read_text() + more, spec_file)
+    graph = build(spec, resolve(spec, None)[0])
+    told = " ".join(notices(graph))
+    near = []
+    for c in spec.configurations:
+        adapter = graph.sections[c.name]["adapter"]
+        share = adapter_parameters(adapter, graph.lock.models[identity(c.model)]) / 16384
+        near += [c.method] if abs(share - 1) <= 0.05 and METHODS[c.method].matches else []
+        assert c.method == "lora" or c.method in near or c.name in told
+    assert {"loha", "miss", "hra", "hira", "shira", "delora", "gralora", "deft", "glora"} <= set(near)
+    alphas = {c.method: graph.sections[c.name]["adapter"] for c in spec.configurations}
+    assert alphas["loha"]["alpha"] == alphas["loha"]["r"] == 4
+    assert alphas["hra"]["r"] % 2 == alphas["gralora"]["r"] % 2 == 0
 
 
 def test_a_written_alpha_stays_and_dora_and_patterns_are_counted(spec_file: Path) -> None:
