@@ -75,7 +75,7 @@ def draw_gradients(model: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter)
 
 
 def weights(model: Any) -> list[Any]:
@@ -357,3 +357,28 @@ def test_what_a_checkpoint_holds_is_no_pickle(tmp_path: Path, name: str) -> None
     checkpoint.save(tmp_path, run, {"key": "key", "step": 1, "reads": "reads"})
     json.loads((tmp_path / "checkpoint.json").read_text(encoding="utf-8"))
     assert load_file(next(tmp_path.glob("step-*.safetensors")))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="states are paged on a CUDA GPU alone")
+@pytest.mark.parametrize("optim", [name for name, row in OPTIMIZERS.items() if row.paged])
+def test_large_states_are_paged_and_paged_again(tmp_path: Path, optim: str) -> None:
+    device = torch.device("cuda")
+    models = [adapted(r=2048).to(device), adapted(r=2048).to(device)]  # 2,048 x 64 is more than 100,000
+    runs = [ResumableModel(model, OptimizerStep(model, settings(optim), 9, device)) for model in models]
+
+    def check_paged(run: ResumableModel) -> None:
+        states = [state["state1"] for state in run.optimizer_step.optimizer.state.values()]
+        assert states
+        assert all(state.is_paged for state in states)
+        assert {state.dtype for state in states} == {torch.uint8 if OPTIMIZERS[optim].bits == 8 else torch.float32}
+
+    draw_gradients(models[0], 0)
+    runs[0].optimizer_step.step()
+    check_paged(runs[0])
+    checkpoint.save(tmp_path, runs[0], {"key": "key", "step": 1, "reads": "reads"})
+    checkpoint.load(tmp_path, runs[1], "key", "reads")
+    check_paged(runs[1])
+    for run in runs:
+        draw_gradients(run.model, 1)
+        run.optimizer_step.step()
+    assert all(map(torch.equal, weights(models[0]), weights(models[1])))
