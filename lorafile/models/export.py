@@ -258,6 +258,8 @@ def _origin(plan: Plan, results: Results, chosen: StudyRun) -> list[tuple[str, A
     ]
     if chosen.configuration.train is not None and "trainer" in sections:
         rows.append(("trained by", f"{chosen.configuration.train.trainer}, a program of the study's"))
+    if source := plan.graph.spec.start(chosen.configuration):
+        rows.append(("started from", f"the adapter of {source.name} of the same seed"))
     for part in ("quantization", "adapter", "training", "trainer"):
         settings = sections.get(part) or {}
         rows += [(f"{part}: {key}", json.dumps(value, ensure_ascii=False)) for key, value in settings.items()]

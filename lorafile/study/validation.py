@@ -14,6 +14,7 @@ from lorafile.graph.build import build
 from lorafile.graph.builder import GraphBuilder
 from lorafile.graph.graph import Graph
 from lorafile.graph.prepare import add_splits
+from lorafile.graph.starts import sources
 from lorafile.lock.data import lock_data
 from lorafile.lock.description import can_describe
 from lorafile.lock.lockfile import Lock, identity, is_on_hub, lock_model, read_lock
@@ -86,7 +87,8 @@ def _check_graph(spec: Spec, lock: Lock, mistakes: dict[str, None]) -> None:
     except LoraError:
         for configuration in spec.configurations:
             with _collected(spec, mistakes):
-                build(replace(spec, configurations=(configuration,)), lock)
+                started_from = sources(spec, [configuration]).values()
+                build(replace(spec, configurations=(*started_from, configuration)), lock)
         if not mistakes:
             with _collected(spec, mistakes):
                 build(spec, lock)

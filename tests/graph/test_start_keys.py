@@ -10,6 +10,7 @@ from lorafile.graph.build import build, build_candidates
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import resolve
 from lorafile.specs import load
+from lorafile.study.validation import check
 
 pytest.importorskip("torch")
 
@@ -200,6 +201,26 @@ def test_a_circle_is_refused(studies: Studies) -> None:
         studies.graph(CHAIN, ("{ r = 4 } }", '{ r = 4 }, train = { from = "task/third" } }'))
     assert len(caught.value.problems) == 3
     assert "would start from each other in a circle" in caught.value.problems[0].message
+
+
+MISTAKES = """
+[[sweep]]
+name = "task"
+configurations = [
+  { name = "second", lora = { r = 8 }, train = { from = "task/first" } },
+  { name = "first" },
+  { name = "third", train = { from = "task/first" } },
+  { name = "wrong", lora = { target_modules = ["nothing"] } },
+]
+"""
+
+
+def test_each_mistake_is_named_once_where_runs_follow_runs(studies: Studies) -> None:
+    studies.file.write_text(studies.text + MISTAKES, encoding="utf-8")
+    _, told, _ = check(studies.file)
+    assert len(told) == 2, told
+    assert "lora.r is 8 here and 4 there" in told[0]
+    assert "nothing" in told[1]
 
 
 def test_a_tuned_configuration_is_no_start_but_its_candidate_is(studies: Studies) -> None:

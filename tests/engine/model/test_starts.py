@@ -33,6 +33,10 @@ SAME: dict[str, dict[str, Any]] = {
 PATTERNS = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"down_proj": 3}}
 # A beginning that rewrites the base is stored as a plain LoRA of twice the rank: (the run, what starts from it).
 REWRITTEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "eva, whose ranks stay": (
+        {"init_lora_weights": "eva", "eva_config": {"rho": 1.0, "tau": 0.9, "use_label_mask": False}},
+        {},
+    ),
     "pissa": ({"init_lora_weights": "pissa"}, {"r": 8, "lora_alpha": 16}),
     "olora, dora": ({"init_lora_weights": "olora", "use_dora": True}, {"r": 8, "lora_alpha": 16, "use_dora": True}),
     "pissa, rslora, patterns": (
