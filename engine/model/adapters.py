@@ -37,6 +37,7 @@ def new_adapter(base: Base, request: Request, tokens: Tokens, steps: int) -> Ite
     with restored_afterwards(base.model, settings):
         with peft_errors(settings["method"]), seeded(initial, "initialisation"):
             model = initialize_adapter(base, request, tokens, steps)
+        _freeze_ranks(model)
         check_planned(model, request)
         _load_start(model, request, base.head)
         seed_dropout(model, seed, base.device)
@@ -78,6 +79,13 @@ def trained_adapter(base: Base, request: Request, steps: int, matrices: dict[str
         check_planned(model, request)
         model.load_state_dict(matrices, strict=False, assign=True)
         yield model
+
+
+def _freeze_ranks(model: Any) -> None:
+    """Freeze the ranks that AdaLoRA divides by: PEFT 0.21.2 makes them trainable where it casts them to float32."""
+    for name, parameter in model.named_parameters():
+        if ".ranknum." in name:
+            parameter.requires_grad_(False)
 
 
 def check_planned(model: Any, request: Request) -> None:

@@ -225,7 +225,7 @@ def largest_step(tokens: Units, settings: dict[str, Any]) -> list[list[Unit]]:
     sizes = tokens.lengths()
 
     def positions(group: list[list[Unit]]) -> int:
-        rows = [[sum(sizes[index] for index in row) for row in part] for part in group]
+        rows: list[list[int]] = [[sum(sizes[index] for index in row) for row in part] for part in group]
         return max(len(part) * max(part) for part in rows)
 
     return max((in_micro_batches(tokens, step, size) for step in steps), key=positions)

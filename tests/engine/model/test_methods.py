@@ -19,6 +19,7 @@ from lorafile.engine.model.initialization import initialize_adapter, restored_af
 from lorafile.engine.model.methods import penalty  # noqa: E402
 from lorafile.engine.request import Request  # noqa: E402
 from lorafile.specs.configurations import quantization_settings  # noqa: E402
+from lorafile.specs.tables.train import TrainTable  # noqa: E402
 
 # What PEFT says to whoever calls it, as the tests that compare with it do.
 pytestmark = [
@@ -156,6 +157,21 @@ def test_adalora_has_the_regularisation_of_pefts_own_forward(engine: Engine) -> 
     ours = penalty(model)
     assert ours is not None
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore:The following rank_p:RuntimeWarning"
+)
+def test_adalora_trains_no_rank_on_a_half_precision_base(engine: Engine) -> None:
+    """PEFT makes the ranks trainable where it casts them; the plan counts A, B and the singular values."""
+    adapter = {"method": "adalora", **METHODS["adalora"]}
+    counts = []
+    for dtype in ("float32", "bfloat16"):
+        training = TrainTable(max_steps=4).model_dump()
+        settings = {"model": MODEL | {"dtype": dtype}, "quantization": None, "adapter": adapter, "seed": 1}
+        done, _ = engine.run("train", settings | {"training": training}, {"train": engine.prepare()})
+        counts.append(done.figures["trainable_parameters"])
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.filterwarnings(

@@ -12,10 +12,13 @@ from engine_fixture import LORA, MODEL, Engine, two_trains  # noqa: E402
 from lorafile.engine.model.fingerprint import fingerprint  # noqa: E402
 from lorafile.engine.packing.pack_sizes import (  # noqa: E402
     Speed,
+    TrainingTrial,
+    TrialAdapters,
     measure_pack_sizes,
     widest,
 )
 from lorafile.engine.request import PackSizes, Request, Stopped  # noqa: E402
+from lorafile.specs.tables.train import PACKED_ROW_LENGTH  # noqa: E402
 
 LONG = 100_000  # steps: any measurement is worth it
 
@@ -60,6 +63,17 @@ def test_little_work_is_not_measured_and_more_is_measured_for_a_twentieth_of_it_
         _, found = widest(doubling, lambda: 16, steps)
         assert sum(3 * one.seconds for one in found.values()) <= 0.05 * steps * found[1].seconds
         assert len(found) >= 2
+
+
+def test_steps_of_packed_rows_are_measured_with_as_many_rows_as_each_run_has(engine: Engine) -> None:
+    runs = two_trains(engine, 1000)
+    for one in runs:
+        training = one[0].settings["training"] | {"gradient_accumulation_steps": 2, PACKED_ROW_LENGTH: 64}
+        one[0] = replace(one[0], settings={**one[0].settings, "training": training})
+    base = engine.bases.get(runs[0][0].settings, runs[0][0].paths)
+    trial = TrainingTrial(TrialAdapters(base, [one[0] for one in runs]), lambda progress: None)
+    assert trial.steps == 2000
+    assert min(trial.speed(1).rate, trial.speed(2).rate) > 0
 
 
 def test_real_steps_and_answers_are_measured_and_the_base_is_what_it_was(engine: Engine) -> None:
