@@ -129,7 +129,13 @@ def bench() -> Iterator[Bench]:
             for n in range(16)
         ]
         (made.root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        data = {"format": "completion", "template": None, "columns": {}, "max_length": 32, "too_long": "error"}
+        data: dict[str, Any] = {
+            "format": "completion",
+            "template": None,
+            "columns": {},
+            "max_length": 32,
+            "too_long": "error",
+        }
         data |= {"completion_only_loss": True, "rows": {"seed": None, "start": 0, "stop": 16}}
         _, made.prepared = made.run("prepare", {"data": data}, {})
         yield made
@@ -141,12 +147,17 @@ def _save_model(where: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(find_model("builtin:facts-llama", None, Path()))
     tokenizer.chat_template = None
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    tokens = {"pad_token_id": 3, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(tokenizer)}
-    more = {"num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.08}
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    sizes |= {"pad_token_id": 3, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": len(tokenizer)}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.08}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(**sizes, **tokens, **more)).save_pretrained(where)
+        LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(where)
     tokenizer.save_pretrained(where)
 
 

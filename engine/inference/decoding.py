@@ -104,7 +104,7 @@ def can_decode(model: Any) -> bool:
     config = getattr(model, "active_peft_config", None)
     if config is None:
         return can_reserve(model)
-    supported = str(config.peft_type.value).lower() in METHODS or cached_tokens(model)
+    supported = str(config.peft_type.value).lower() in METHODS or cached_tokens(model) > 0
     plain = not getattr(config, "alora_invocation_tokens", None)
     return supported and plain and can_reserve(model.get_base_model())
 
@@ -125,6 +125,7 @@ def decode(model: Any, batch: Batch, rules: Rules, embeddings: torch.Tensor | No
     cache.layers = [ReservedLayer(length) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if ahead:
         for layer, prefix in zip(cache.layers, model.get_prompt(batch_size=len(ids)).layers, strict=True):
+            assert isinstance(layer, DynamicLayer)  # noqa: S101 (as `can_reserve` saw)
             layer.update(prefix.keys.to(inner.dtype), prefix.values.to(inner.dtype))
         model = inner
     state = _State(batch, rules.limit, takes(model, "position_ids"), ahead)

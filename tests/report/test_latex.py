@@ -9,7 +9,7 @@ import pytest
 from hostile_fixture import hostile
 from results_fixture import empty, study
 
-from lorafile.report.citations import PAPERS, bibliography, cited, references_bib
+from lorafile.report.citations import PAPERS, bibliography, cited, papers_of, references_bib
 from lorafile.report.latex import best_by_verdict, escaped, table_of_results
 from lorafile.results.results import Results
 from lorafile.specs.tables.analysis import AnalysisTable
@@ -101,7 +101,7 @@ def test_a_study_without_figures_still_has_a_table() -> None:
 
 
 def test_every_method_that_was_published_has_its_paper() -> None:
-    assert set(METHODS) <= set(PAPERS)
+    assert all(papers_of(name) for name in METHODS)
     assert {key for keys in PAPERS.values() for key in keys} == set(bibliography())
 
 
@@ -123,3 +123,13 @@ def test_the_bibliography_is_bibtex_and_reads_well() -> None:
     assert bibliography()["buyukakyuz2024olora"].text == (
         "Büyükakyüz (2024). OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models. arXiv 2406.01775."
     )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_the_paper_of_its_row(name: str) -> None:
+    """Entries of the bibliography and the table of methods name the same paper."""
+    papers, row = papers_of(name), METHODS[name].paper
+    assert papers
+    assert row in [paper.fields.get("eprint", row) for paper in papers]
+    assert all(paper.text.endswith(".") and paper.bibtex.startswith("@") for paper in papers)
+    assert name in PAPERS or row.partition("//")[2] in papers[0].text
