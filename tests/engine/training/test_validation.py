@@ -138,6 +138,19 @@ def test_what_is_stored_of_any_method_has_the_loss_of_the_best_step(splits: Spli
     assert loss == pytest.approx(min(row["log_loss"] for row in curve(out)), rel=1e-4)
 
 
+def test_a_schedule_free_run_is_evaluated_as_it_would_be_stored_and_trains_as_without(splits: Splits) -> None:
+    """What it trains is not what it stores, an average: the two are exchanged for an evaluation, and back to the bit."""
+    pytest.importorskip("schedulefree")
+    options: dict[str, Any] = {"optim": "schedule_free_adamw", "max_steps": 8, "learning_rate": 1e-1}
+    _, without = splits.run("plain", **options)
+    _, with_curve = splits.run("evaluated", {"eval_steps": 1}, **options)
+    assert (with_curve / FILES[0]).read_bytes() == (without / FILES[0]).read_bytes()
+    best, out = splits.run("best", {"eval_steps": 1, "load_best_model_at_end": True}, **options)
+    rows = splits.engine.predict(splits.validation, {name: str(out / name) for name in best.files})
+    loss = -sum(row["log_likelihood"] for row in rows) / sum(row["tokens"] for row in rows)
+    assert loss == pytest.approx(min(row["log_loss"] for row in curve(out)), rel=1e-5)
+
+
 def test_full_fine_tuning_keeps_the_weights_of_its_best_step(splits: Splits) -> None:
     options = {"adapter": {"method": "full"}, "learning_rate": 5e-2}
     done, out = splits.run("best", {"load_best_model_at_end": True}, **options)
