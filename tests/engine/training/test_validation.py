@@ -139,7 +139,7 @@ def test_what_is_stored_of_any_method_has_the_loss_of_the_best_step(splits: Spli
 
 
 def test_a_schedule_free_run_is_evaluated_as_it_would_be_stored_and_trains_as_without(splits: Splits) -> None:
-    """What it trains is not what it stores, an average: the two are exchanged for an evaluation, and back to the bit."""
+    """What it trains is not what it stores, an average: an evaluation exchanges the two, and back to the bit."""
     pytest.importorskip("schedulefree")
     options: dict[str, Any] = {"optim": "schedule_free_adamw", "max_steps": 8, "learning_rate": 1e-1}
     _, without = splits.run("plain", **options)
