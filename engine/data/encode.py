@@ -16,13 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lorafile.engine.data.example import Chat, Example, Spans
+from lorafile.engine.data.example import REASONING, Chat, Example, Spans
 from lorafile.errors import NodeError
 from lorafile.specs.snapshot import is_encoder
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
-_REASONING = ("</think>", "[/THINK]", "</thinking>", "</thought>", "</reasoning>")  # what closes a block of reasoning
 _TEMPLATE_SECONDS = 10.0  # seconds for one row
 # Model types whose positions are learned, and those of them that count positions from the padding token's number on.
 _LEARNED = ("albert", "bert", "biogpt", "distilbert", "electra", "gpt2", "gpt_bigcode", "gpt_neo", "opt")
@@ -114,7 +113,7 @@ def chat_of(tokenizer: Any, data: dict[str, Any]) -> Chat:
             rendered: Any = render_jinja_template([messages], tools=tools, **options)
         return tuple((start, end) for start, end in rendered[1][0])
 
-    reasoning = next((end for end in _REASONING if end in chat_templates(tokenizer, data)), "")
+    reasoning = next((end for end in REASONING if end in chat_templates(tokenizer, data)), "")
     return Chat(text, marked, _without_special_tokens(tokenizer), reasoning)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from lorafile.errors import NodeError
 
+REASONING = ("</think>", "[/THINK]", "</thinking>", "</thought>", "</reasoning>")  # what closes a block of reasoning
+
 Row = dict[str, Any]
 Spans = tuple[tuple[int, int], ...]  # (start, end) in characters
 _KINDS = {dict: "an object", list: "a list", tuple: "a list", bytes: "bytes", float: "a number that is not finite"}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from lorafile.engine.data.example import REASONING
 from lorafile.engine.metrics.classification import Rows
 from lorafile.errors import NodeError
 from lorafile.specs.bounded_regex import matches
@@ -26,11 +27,10 @@ VERSIONS = {"last-number": 2}  # raised when what a rule takes can change; the o
 
 
 def without_reasoning(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row whose answer and reference are what follows the block of reasoning that a chat template writes."""
-    if "reasoning" not in row:
-        return row
+    """Return a row whose answer and reference are what follows the reference's block of reasoning, if it has one."""
     texts = {name: row[name] for name in ("answer", "reference") if isinstance(row.get(name), str)}
-    return row | {name: text.rpartition(row["reasoning"])[2].strip() for name, text in texts.items()}
+    end = next((end for end in REASONING if end in texts.get("reference", "")), None)
+    return row if end is None else row | {name: text.rpartition(end)[2].strip() for name, text in texts.items()}
 
 
 def same(extract: str, rows: Rows) -> list[bool]:

@@ -14,7 +14,7 @@ from lorafile.files.jsonl import read_lines, write_lines
 def score(request: Request, out: Path) -> Result:
     """Compute what a `score` node declares, and what each example adds to it; a metric that fails is an outcome."""
     predictions = {role: list(read_lines(files["predictions.jsonl.gz"])) for role, files in request.inputs.items()}
-    if request.settings.get("strip_reasoning", True):
+    if request.settings.get("reasoning"):
         predictions = {role: [without_reasoning(row) for row in rows] for role, rows in predictions.items()}
     first = next(iter(predictions.values()))
     each = [{"row": row["row"]} for row in first]

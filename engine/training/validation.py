@@ -125,7 +125,7 @@ class Validation:
     def _scored_rows(self, split: Split, lines: list[Line]) -> list[Line]:
         """Return predictions as a `score` node reads them."""
         rows = prediction_rows(split, lines)
-        return [without_reasoning(row) for row in rows] if self.settings.get("strip_reasoning", True) else rows
+        return [without_reasoning(row) for row in rows] if self.settings.get("reasoning") else rows
 
     def _judge(self, model: Any, step: int, value: float) -> None:
         """Count an evaluation as transformers' `EarlyStoppingCallback` does, and keep the step if it is the best."""

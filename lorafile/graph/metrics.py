@@ -107,7 +107,18 @@ def _score_section(builder: GraphBuilder, configuration: Configuration, split: s
     if "f1" in names:
         options["f1"] = _f1(builder, configuration, split)
     section |= {} if evaluate.strip_reasoning else {"strip_reasoning": False}
+    section |= reasoning_section(builder, configuration, split)
     return section | ({"options": options} if any(options.values()) else {})
+
+
+def reasoning_section(builder: GraphBuilder, configuration: Configuration, split: str) -> dict[str, int]:
+    """Return what says that answers are compared after their block of reasoning, which conversations alone have.
+
+    2: the block is found in what is stored. Before, none was, and all of an answer was compared.
+    """
+    data = builder.graph.nodes[builder.graph.splits[configuration.name][split]].settings["data"]
+    conversations = data["format"] == "chat" or data.get("chat_template")
+    return {"reasoning": 2} if conversations and builder.spec.tables.evaluate.strip_reasoning else {}
 
 
 def _f1(builder: GraphBuilder, configuration: Configuration, split: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from lorafile.engine.data.templates import next_shot
 from lorafile.graph.builder import GraphBuilder, Owner
 from lorafile.graph.extra_evaluations import add_extra_evaluations
 from lorafile.graph.graph import Replicate
-from lorafile.graph.metrics import built_in_outputs, is_head, outputs, score_section
+from lorafile.graph.metrics import built_in_outputs, is_head, outputs, reasoning_section, score_section
 from lorafile.graph.prepare import add_splits
 from lorafile.graph.settings import answering_sections, bare_sections
 from lorafile.graph.validation import validation_section
@@ -93,7 +93,8 @@ def add_predictions(
             score[split] = builder.add("score", f"{base}:score/{split}", sections, inputs, owner)
         for metric in builder.graph.own.values():
             inputs = {metric.needs: predictions[metric.needs]}
-            address, sections = f"{base}:score/{split}/{metric.label}", {"metric_file": metric.digest}
+            address = f"{base}:score/{split}/{metric.label}"
+            sections = {"metric_file": metric.digest, **reasoning_section(builder, configuration, split)}
             own[split, metric.label] = builder.add("score", address, sections, inputs, owner)
     return Replicate(seed, adapter, predict, score, own, repeat=repeat)
 

@@ -62,7 +62,7 @@ def _section(
         "metric_for_best_model": metric,
         "metrics": metrics,
         "tasks": tasks,
-        **({"strip_reasoning": False} if "strip_reasoning" in scored else {}),
+        **({"reasoning": scored["reasoning"]} if "reasoning" in scored else {}),
         **(_answering_config(builder, configuration) if "generation" in tasks else {}),
     }
 

@@ -1,5 +1,6 @@
 """Metrics in a study: what is refused where, what is predicted for them, and what is in the key of a score."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,21 @@ def test_figures_of_answers_reach_the_results_with_the_outcomes_of_examples(spec
     assert set(rows[0]) == {"row", "tokens", *names, "bleu.influence", "chrf.influence"}
     mean = sum(row["log_loss"] * row["tokens"] for row in rows) / sum(row["tokens"] for row in rows)
     assert scored.figures["log_loss"] == pytest.approx(mean)
+
+
+def test_scores_of_conversations_alone_say_that_they_skip_a_block_of_reasoning(spec_file: Path) -> None:
+    """Of other data nothing changes: no key of theirs says anything of it."""
+    plain = spec_file.read_text(encoding="utf-8") + '[[sweep]]\nname = "rank"\nlora.r = [2]\n'
+    spec_file.write_text(plain, encoding="utf-8")
+    assert ["reasoning" in settings for settings in scores(study(spec_file).plan())] == [False, False] * 2
+    rows = [[{"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": f"A{n}"}] for n in range(40)]
+    lines = "".join(json.dumps({"messages": row}) + "\n" for row in rows)
+    spec_file.with_name("chats.jsonl").write_text(lines, encoding="utf-8")
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    spec_file.with_name("chat.jinja").write_text(template, encoding="utf-8")
+    path = plain.partition("[data]\n")[2].partition("\n")[0]
+    chats = plain.replace(path, 'path = "chats.jsonl"\nchat_template = "chat.jinja"')
+    spec_file.write_text(chats, encoding="utf-8")
+    assert [settings["reasoning"] for settings in scores(study(spec_file).plan())] == [2, 2] * 2
+    spec_file.write_text(chats.replace("[evaluate]", "[evaluate]\nstrip_reasoning = false"), encoding="utf-8")
+    assert all("reasoning" not in settings for settings in scores(study(spec_file).plan()))

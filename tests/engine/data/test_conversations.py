@@ -211,12 +211,12 @@ def test_with_a_block_of_reasoning_the_answer_that_was_learned_is_right(tokenize
     )
     made = example(tokenizer, template, {"messages": TURNS[:2]})
     answer = made.completion.removesuffix(f"{END}\n")
-    row = {"answer": answer, "reference": made.reference, **made.about}
+    row = {"answer": answer, "reference": made.reference}  # all that a stored prediction has
     assert row["answer"] == row["reference"], "what is supervised is what is compared"
     assert without_reasoning(row)["answer"] == without_reasoning(row)["reference"] == TURNS[1]["content"]
     assert without_reasoning(row | {"answer": "<think>it is so</think> In Rome"})["answer"] == "In Rome"
     assert without_reasoning({"answer": "a</think>b", "reference": "b"})["answer"] == "a</think>b", (
-        "no template says so"
+        "the reference has no such block"
     )
 
 
