@@ -47,7 +47,8 @@ def _lines() -> "queue.Queue[tuple[str, str]]":
 
     def read() -> None:
         for line in sys.stdin:
-            lines.put(tuple(json.loads(line)))
+            name, path = json.loads(line)
+            lines.put((name, path))
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()

@@ -37,8 +37,14 @@ def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None)
 
 
 def _empty(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:
-    code = {"own": own_metrics(spec), "trainers": trainer_programs(spec), "initializers": init_functions(spec)}
-    return Graph(spec, lock, accepted=accepted, **code)
+    return Graph(
+        spec,
+        lock,
+        own=own_metrics(spec),
+        trainers=trainer_programs(spec),
+        initializers=init_functions(spec),
+        accepted=accepted,
+    )
 
 
 def build_candidates(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:

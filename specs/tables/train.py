@@ -108,7 +108,8 @@ class TrainTable(_Started):
     @property
     def start(self) -> str:
         """The name of the configuration that training starts from; empty where the adapter is new."""
-        return getattr(self, START) or ""
+        name: str | None = getattr(self, START)
+        return name or ""
 
     @cached_property
     def results(self) -> dict[str, Any]:
