@@ -1,4 +1,4 @@
-"""`lora methods`: what a study can compare, and what each method can do."""
+"""`lora methods`: the methods, optimizers and schedules that a study can compare, and what each can do."""
 
 from lorafile.cli.command import command, json_option
 from lorafile.cli.terminal import echo
@@ -7,10 +7,10 @@ from lorafile.cli.terminal import echo
 @command("methods")
 @json_option
 def methods(as_json: bool) -> None:
-    """List the methods with what each can do.
+    """List methods, optimizers and schedules, with capabilities.
 
-    Every row was tried: the method was trained on a small model, twice and with an interruption, saved, loaded in plain
-    PEFT, merged, and trained on quantized bases. PEFT's methods that are not offered follow with their reasons.
+    Every method was tried: trained on a small model, twice and with an interruption, saved, loaded in plain PEFT,
+    merged, and trained on quantized bases. PEFT's methods that are not offered follow with their reasons.
 
     \b
     Example: lora methods --json

@@ -6,6 +6,9 @@ from typing import Any
 from rich.console import Console
 
 from lorafile.cli.views.table import Column, show_table
+from lorafile.environment import gpus
+from lorafile.specs.optimizers import optimizer_rows
+from lorafile.specs.schedules import schedule_rows
 from lorafile.specs.tables.methods import METHODS, Method, declared, probed, stays_out
 
 _COLUMNS = (
@@ -19,10 +22,16 @@ _COLUMNS = (
     Column("paper", omit=1),
 )
 _REFUSED = (Column("method", "name"), Column("not offered, because", "text"))
+_OPTIMIZERS = (Column("train.optim", "name"), Column("state and packing", "text"), Column("note", "text"))
+_SCHEDULES = (
+    Column("train.lr_scheduler_type", "name"),
+    Column("its settings", "text"),
+    Column("after warm-up", "text"),
+)
 
 
 def show_methods(out: Console) -> None:
-    """Show a row for each method that is offered, and then those that are not with their reasons."""
+    """Show a row for each method that is offered, those that are not with their reasons, optimizers and schedules."""
     rows = [
         [name, _place(method), method.rank or "–", *_can(name, method), _paper(method.paper)]
         for name, method in METHODS.items()
@@ -32,6 +41,9 @@ def show_methods(out: Console) -> None:
     if refused:
         out.print()
         show_table(_REFUSED, refused, out)
+    for columns, lines in ((_OPTIMIZERS, optimizer_rows(bool(gpus()))), (_SCHEDULES, schedule_rows())):
+        out.print()
+        show_table(columns, [[row.name, row.capabilities, row.note] for row in lines], out)
 
 
 def _place(method: Method) -> str:
@@ -51,8 +63,13 @@ def _paper(paper: str) -> str:
 
 
 def methods_json() -> str:
-    """Return every method of PEFT's as JSON, by name: offered or not, and why."""
-    return json.dumps({name: _row(name) for name in (*METHODS, *(n for n in probed() if n not in METHODS))}, indent=2)
+    """Return every method of PEFT's by name, offered or not, and why; and every optimizer and schedule, as JSON."""
+    names = (*METHODS, *(name for name in probed() if name not in METHODS))
+    lists = {"optimizers": optimizer_rows(bool(gpus())), "schedules": schedule_rows()}
+    named = {
+        key: {row.name: {"can": row.capabilities, "note": row.note} for row in rows} for key, rows in lists.items()
+    }
+    return json.dumps({"methods": {name: _row(name) for name in names}, **named}, indent=2)
 
 
 def _row(name: str) -> dict[str, Any]:
