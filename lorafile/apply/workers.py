@@ -15,6 +15,7 @@ from lorafile.errors import ArgumentError, LoraError, MissingExtra
 from lorafile.plan.clusters.config import Cluster
 from lorafile.plan.plan import Plan
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER, OPTIMIZERS
+from lorafile.specs.tables.methods import METHODS
 
 if TYPE_CHECKING:
     from lorafile.apply.executors.loop import PoolExecutor
@@ -155,11 +156,12 @@ def default_workers(plan: Plan) -> int:
 def check_libraries(plan: Plan) -> None:
     """Check, before anything is paid for, that what trains and scores is installed.
 
-    :raises LoraError: naming the first optimizer, metric or tokenizer whose library is not
+    :raises LoraError: naming the first method, optimizer, metric or tokenizer whose library is not
     """
     for change in plan.work:
         task = plan.graph.nodes[change.key].settings.get("task", {})
         if not plan.machines.cluster:
+            _check_method(plan.graph.nodes[change.key].settings)
             _check_optimizer(plan.graph.nodes[change.key].settings)
         if task.get("output") == "lm_eval" and find_spec("lm_eval") is None:
             raise MissingExtra("evaluate.lm_eval_tasks", "lm-eval", "lm-eval")
@@ -168,6 +170,13 @@ def check_libraries(plan: Plan) -> None:
             if library and find_spec(library) is None:
                 raise MissingExtra(f"The metric {name}", library.replace("_", "-"), "metrics")
             _check_tokenizer(plan.graph.nodes[change.key].settings.get("options", {}).get(name, {}).get("tokenize", ""))
+
+
+def _check_method(settings: dict[str, Any]) -> None:
+    name = (settings.get("adapter") or {}).get("method", "")
+    package = METHODS[name].package if name in METHODS else ""
+    if package and "trainer" not in settings and installed(package) is None:
+        raise MissingExtra(f'method = "{name}"', package, "methods")
 
 
 def _check_optimizer(settings: dict[str, Any]) -> None:

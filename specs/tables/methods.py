@@ -63,6 +63,7 @@ class Method:
     :ivar parameters: formulas of how many it trains: `layer`, `shared`, `whole`; `rank_step`: what divides ranks
     :ivar second_matrix: whether it has B matrices, which LoRA+ gives a rate of their own
     :ivar divides: the setting that divides the dimensions of every layer; `required`: one that a spec has to give
+    :ivar package: what it needs besides the packages of training; the extra `methods` installs it
     :ivar model_types: the only types of models that PEFT knows it for; empty: all
     :ivar bases: on what it trains apart from a float32 base: `int8`, `nf4`, `bfloat16`
     :ivar checkpoints: whether activations can be recomputed (gradient checkpointing)
@@ -80,6 +81,7 @@ class Method:
     second_matrix: bool = False
     divides: str = ""
     required: str = ""
+    package: str = ""
     model_types: tuple[str, ...] = ()
     bases: frozenset[str] = frozenset()
     checkpoints: bool = True
@@ -123,7 +125,7 @@ def stays_out(name: str) -> str:
 
 def _method(name: str) -> Method:
     row, lines = probed()[name], declared()[name]
-    words = ("title", "paper", "rank", "alpha", "second_matrix", "divides", "required")
+    words = ("title", "paper", "rank", "alpha", "second_matrix", "divides", "required", "package")
     own = LORA if name == "lora" else _overrides(row["config"], lines, bool(row["virtual"]))
     return Method(
         row["config"],
