@@ -5,8 +5,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from lorafile import Study
 from lorafile.graph.build import build
 from lorafile.graph.parameter_count import adapter_parameters, trained_adapter
@@ -106,3 +104,22 @@ def test_each_trains_as_many_parameters_as_its_published_run(tmp_path: Path) -> 
         adapter = trained_adapter(graph.sections[configuration.name])
         counted = adapter_parameters(adapter, models[identity(configuration.model)])
         assert counted == reference.costs["trainable_parameters"], (configuration.name, reference.name)
+
+
+def test_the_small_study_plans_every_method_against_lora(tmp_path: Path) -> None:
+    """A method that is new in METHODS is to be added to it."""
+    study = Study.load(FOLDER / "study-small.toml", tmp_path / ".lora")
+    methods = [c.method for c in study.spec.configurations]
+    assert sorted(methods) == sorted([*METHODS, "none", "full"])
+    assert len(study.spec.tables.study.seeds) == 3
+    plan = study.plan()
+    kinds = Counter(plan.graph.nodes[change.key].kind for change in plan.work)
+    assert (kinds["train"], kinds["profile"]) == (3 * (len(METHODS) + 1), 0)
+
+
+def test_the_study_of_a_real_model_compares_six_methods() -> None:
+    spec = load(FOLDER / "study-smollm2.toml")
+    trained = [c for c in spec.configurations if c.train is not None]
+    assert len({c.method for c in trained}) == len(trained) == 6
+    assert all(c.train is not None and c.train.max_steps <= 30 for c in trained)
+    assert not spec.tables.profile.enabled
