@@ -30,7 +30,7 @@ def data_of(plan: Plan) -> dict[str, Any]:
 
 
 def model_of(graph: Graph) -> dict[str, Any]:
-    """Return the model's path, architecture, parameters, type and revision."""
+    """Return the model's path, architecture, parameters, revision, and the type that the study loads it in."""
     table = graph.spec.tables.model
     lock = graph.lock.models[identity(table)]
     architecture = (lock.settings.get("architectures") or [lock.settings.get("model_type", "unknown")])[0]
@@ -38,7 +38,7 @@ def model_of(graph: Graph) -> dict[str, Any]:
         "path": table.path,
         "architecture": architecture,
         "parameters": lock.parameters,
-        "dtype": lock.dtype,
+        "dtype": lock.dtype if table.dtype == "auto" else table.dtype,
         "revision": lock.revision,
     }
 

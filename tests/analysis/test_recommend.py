@@ -311,3 +311,13 @@ def test_three_planted_worlds_have_the_right_answer_and_the_right_reason() -> No
     assert "is the safe choice: it has the best mean" in open_
     assert f"{SMALL} scored 1.0 points lower (95 % interval" in open_
     assert f"more seeds would show whether {SMALL} is within 5.0 points of {LARGE}" in open_
+
+
+def test_a_rival_whose_interval_says_that_it_is_worse_is_not_said_to_be_better() -> None:
+    """One of many: the test of all of them is stricter than the interval of one pair."""
+    others = {f"a/r={2**n}": (0.77, 0.78, 0.79) for n in range(1, 12)}
+    results = made({SMALL: (0.79, 0.80, 0.81), **others, UNTUNED: (0.1,)})
+    text = " ".join(brief(results, one(results, margin="0.1pt")))
+    assert text.startswith(f"{SMALL} (79.0\u202f%")
+    assert "may be better" not in text
+    assert f"cannot be ruled out in the test of all 13 candidates: {SMALL} scored 2.0 points higher" in text

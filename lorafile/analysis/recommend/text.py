@@ -199,11 +199,18 @@ def _settles(found: Recommendation, name: str, against: str) -> str:
     ways = [plural(wanted.seeds - have, "more seed")] if wanted.seeds and wanted.seeds > have else []
     affordable = wanted.examples is not None and wanted.examples <= _MOST_TIMES * estimate.n
     ways += [f"{round_up(wanted.examples or 0)} {found.split} {estimate.unit}s"] if affordable else []
-    held = "" if rival == against else f" {rival} may be better: {_gap(found, name, rival)}"
+    held = "" if rival == against else f" {rival} {_doubt(found, ends)}: {_gap(found, name, rival)}"
     what = f"whether {name} is within {_margin(found)} of {rival}"
     if not ways:
         return f"{held} Neither more seeds nor more {estimate.unit}s alone would show {what}; both together would."
     return f"{held} {' or '.join(ways)} would show {what} (80 % power, from the variances alone)."
+
+
+def _doubt(found: Recommendation, ends: tuple[float, float]) -> str:
+    """Return what is open about a rival: its own interval may rule out that it is better where the test does not."""
+    if (ends[0] if more_is_better(found.scale) else -ends[1]) > 0:
+        return f"cannot be ruled out in the test of all {len(found.order)} candidates"
+    return "may be better"
 
 
 def _margin(found: Recommendation) -> str:
