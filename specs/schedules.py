@@ -223,7 +223,8 @@ def schedule_rows() -> list[Row]:
 def own_settings(name: str, given: Kwargs) -> Kwargs:
     """Return the settings of a schedule that differ from their defaults, each number as transformers computes it."""
     arguments = SCHEDULES[name].arguments
-    typed = {key: float(value) if arguments[key].kind is float else value for key, value in given.items()}
+    kinds = {key: argument.kind for key, argument in arguments.items()}
+    typed = {key: float(value) if kinds[key] is float and type(value) is int else value for key, value in given.items()}
     return {key: value for key, value in sorted(typed.items()) if value != arguments[key].default}
 
 

@@ -99,8 +99,11 @@ def _update(layer: Any, adapter: str, weight: torch.Tensor) -> Row | None:
         factors = layer.lora_embedding_B[adapter], layer.lora_embedding_A[adapter]
     elif adapter in getattr(layer, "ia3_l", {}):  # IA³ multiplies what is there
         return _from_delta(weight * layer.ia3_l[adapter].float() - weight)
-    elif hasattr(layer, "get_delta_weight"):
+    elif hasattr(layer, "get_delta_weight") and (_adds(layer) or not _linear(layer)):
         return _from_delta(layer.get_delta_weight(adapter).float())
+    elif _linear(layer):
+        delta = _answered(layer, weight)
+        return _from_delta(delta) if hasattr(layer, "get_delta_weight") or delta.any() else None
     else:
         return None
     values = decompose(*factors).s * layer.scaling[adapter]
@@ -108,6 +111,47 @@ def _update(layer: Any, adapter: str, weight: torch.Tensor) -> Row | None:
     if adapter in getattr(layer, "lora_magnitude_vector", {}):
         row |= _dora_norms(layer, adapter, weight)
     return row
+
+
+def _adds(layer: Any) -> bool:
+    """Return whether PEFT's `get_delta_weight` is ΔW. Of OFT, BOFT and HRA it is a rotation, and MiSS wants more."""
+    return type(layer).__module__.split(".")[2] in ("vera", "loha", "lokr")
+
+
+def _linear(layer: Any) -> bool:
+    """Return whether a layer multiplies what comes in by a matrix: no norm, no table of embeddings."""
+    return hasattr(layer, "in_features") and not isinstance(layer.get_base_layer(), torch.nn.Embedding)
+
+
+def _answered(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+    """Return ΔW, or its transpose, as what an adapter changes in its layer's answers to the unit vectors, in float32.
+
+    :param weight: that of the base, dequantized
+    """
+    base = layer.base_layer
+    plain = _plain(base, weight)
+    units = torch.eye(layer.in_features, device=weight.device)[None]
+    zero = torch.zeros_like(units[:, :1])
+    layer.base_layer = plain
+    try:
+        with torch.autocast(weight.device.type, enabled=False):
+            delta: torch.Tensor = (layer(units) - layer(zero)) - (plain(units) - plain(zero))
+    finally:
+        layer.base_layer = base
+    return delta[0].float()
+
+
+def _plain(base: Any, weight: torch.Tensor) -> Any:
+    """Return a layer of the base as one in float32, with the dequantized weight."""
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(base, Conv1D):  # its weight lies the other way around
+        plain: Any = Conv1D(weight.shape[1], weight.shape[0])
+    else:
+        plain = torch.nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    plain.bias = None if base.bias is None else torch.nn.Parameter(base.bias.detach().float(), requires_grad=False)
+    plain.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return plain
 
 
 def _matrix(side: Any) -> torch.Tensor:

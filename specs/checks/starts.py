@@ -47,6 +47,7 @@ def _wrong(configuration: Configuration, name: str, named: dict[str, Configurati
     if source is None:
         names = [other for other in named if other != configuration.name]
         others = f"; there is: {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
+        others = others if names else "; the study has no other one"
         return f'there is no configuration named "{name}"{suggestion(name, names) or others}'
     if source.train is None:
         return f'"{name}" is the untuned model and has no adapter to start from'

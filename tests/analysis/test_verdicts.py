@@ -144,6 +144,18 @@ def test_what_was_set_beside_the_factor_refuses_and_a_waiver_marks_it() -> None:
     assert "waived: train.num_train_epochs 3 against 1 also differs" in sentence(waived, verdict)
 
 
+@pytest.mark.parametrize("setting", ["train.from", "train.optim", "train.load_best_model_at_end"])
+def test_what_no_method_asks_for_refuses_a_comparison_of_methods_and_their_rates_do_not(setting: str) -> None:
+    for more, word in (({}, "better"), ({setting: "other"}, "refused")):
+        points = {
+            "m/lora": {"method": "lora", "train.learning_rate": 2e-4, **dict.fromkeys(more)},
+            "m/miss": {"method": "miss", "train.learning_rate": 1e-3, **more},
+        }
+        table = compare(factor="method", baseline={"method": "lora"})
+        (verdict,) = family(study({"m/lora": 0.4, "m/miss": 0.8}, points, declared=(table,))).verdicts
+        assert verdict.word == word
+
+
 def test_a_confound_is_known_before_anything_has_run() -> None:
     points = {f"z/{r}": {"lora.r": r, "train.num_train_epochs": epochs} for r, epochs in ((8, 1), (16, 3), (32, 3))}
     results = study(dict.fromkeys(points, 0.5), points, declared=(compare(factor="lora.r"),))

@@ -196,6 +196,11 @@ def test_a_name_that_cannot_be_started_from_is_refused_where_it_stands(
     assert NAMES[change] in studies.message(trainer + chain, change)
 
 
+def test_a_study_of_one_configuration_has_none_to_start_from(studies: Studies) -> None:
+    one = '[[sweep]]\nname = "task"\nconfigurations = [{ name = "one", train = { from = "other" } }]\n'
+    assert studies.message(one) == 'there is no configuration named "other"; the study has no other one'
+
+
 def test_a_circle_is_refused(studies: Studies) -> None:
     with pytest.raises(SpecError) as caught:
         studies.graph(CHAIN, ("{ r = 4 } }", '{ r = 4 }, train = { from = "task/third" } }'))

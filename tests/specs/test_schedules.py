@@ -104,6 +104,10 @@ def test_a_logged_rate_may_be_that_of_a_module() -> None:
             '"decay_type" should be one of "linear", "cosine", "1-sqrt", not "x"',
         ),
         (
+            "lr_scheduler_type = 'cosine_with_min_lr'\nlr_scheduler_kwargs = { min_lr = 'low' }",
+            '"min_lr" should be a number of at least 0, not "low"',
+        ),
+        (
             "lr_scheduler_type = 'polynomial'\nlr_scheduler_kwargs = { lr_end = 1.0 }",
             "lr_end = 1 should be below the l",
         ),

@@ -14,9 +14,15 @@ from lorafile.analysis.common.scores import averages
 from lorafile.results.environments import between
 from lorafile.results.results import Results, grouped, rows_of
 from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.train import START
 
 # Settings that say which examples there are: figures on different ones cannot be paired, waiver or not.
 UNPAIRED = ("data.path", "data.name", "data.revision", "data.split_seed", "data.split.test", "data.split.validation")
+
+# What no method asks for: another run to start from, another optimizer, a step that validation chose.
+_CHOSEN = tuple(
+    f"train.{name}" for name in (START, "optim", "load_best_model_at_end", "early_stopping_patience", "init_seed")
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ def _follows(results: Results, setting: str, factor: str, one: str, other: str) 
     section = setting.partition(".")[0]
     if factor == "method" or results.methods[one] != results.methods[other]:
         # another method has other settings; the rate of full fine-tuning is that method's own
-        return factor == "method" and (section in METHODS or section in ("train", "none"))
+        chosen = setting in _CHOSEN and "none" not in (results.methods[one], results.methods[other])
+        return factor == "method" and (section in METHODS or section in ("train", "none")) and not chosen
     solved = any(rank is not None for rank in results.setting("rank").values())
     return solved and setting in ("lora.r", "lora.lora_alpha")  # solved for equal parameters
 

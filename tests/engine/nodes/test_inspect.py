@@ -176,9 +176,25 @@ def test_packed_text_is_compared_document_by_document(spec_file: Path, tmp_path:
     assert found.merges["max_logit_difference"].max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    "method", ["LoraConfig", "IA3Config", "VeraConfig", "LoHaConfig", "LoKrConfig", "AdaLoraConfig"]
-)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "LoraConfig": {},
+    "IA3Config": {"feedforward_modules": ["down_proj"]},
+    "VeraConfig": {},
+    "LoHaConfig": {},
+    "LoKrConfig": {},
+    "AdaLoraConfig": {"total_step": 10},
+    "MissConfig": {"r": 8},
+    "OFTConfig": {"oft_block_size": 4},
+    "BOFTConfig": {"boft_block_size": 4},
+    "HRAConfig": {"r": 4},
+    "RoadConfig": {"group_size": 8},
+    "C3AConfig": {"block_size": 8},
+    "HiraConfig": {},
+    "GloraConfig": {},
+}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
 def test_every_method_s_update_is_what_peft_merges(tiny_model: Path, method: str) -> None:
     import peft
     from transformers import AutoModelForCausalLM
@@ -186,11 +202,7 @@ def test_every_method_s_update_is_what_peft_merges(tiny_model: Path, method: str
     from lorafile.engine.model.adapters import peft_errors
     from lorafile.engine.model.updates import adapter_updates
 
-    options: dict[str, Any] = {"target_modules": ["q_proj", "down_proj"]}
-    if method == "IA3Config":
-        options["feedforward_modules"] = ["down_proj"]
-    if method == "AdaLoraConfig":
-        options["total_step"] = 10
+    options: dict[str, Any] = {"target_modules": ["q_proj", "down_proj"], **SETTINGS[method]}
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     before = {name: weight.detach().clone() for name, weight in base.named_parameters()}
     with peft_errors(), torch.no_grad():
