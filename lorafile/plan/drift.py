@@ -160,6 +160,8 @@ def _short(value: Any) -> str:
         return "+".join(map(str, value)) if len(value) <= _LISTED else f"{len(value)} of them"
     if isinstance(value, dict) and value.keys() == {"function", "digest"}:  # a user's own
         return f"{value['function']} ({value['digest'][:12]}…)"
+    if isinstance(value, dict) and value:
+        return f"{{ {', '.join(f'{name} = {_short(each)}' for name, each in value.items())} }}"
     return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -30,6 +30,9 @@ def test_settings_are_called_as_in_a_spec() -> None:
     ]
     assert differences(adapter__target_modules=["o_proj"]) == ["target_modules q_proj+v_proj → o_proj"]
     assert differences(adapter__target_modules=list("abcdefg")) == ["target_modules q_proj+v_proj → 7 of them"]
+    assert differences(training__learning_rates={"q_proj": 1e-4, "o_proj": 1e-3}) == [
+        "learning_rates unset → { q_proj = 0.0001, o_proj = 0.001 }"
+    ]
 
 
 def test_an_alpha_that_follows_the_rank_is_left_out_and_one_that_does_not_is_said() -> None:
