@@ -44,6 +44,20 @@ _EXPECTED = {
 }
 MAX_PROBLEMS = 1000  # of one spec; a user who fixes a hundred has seen enough
 _LONGEST_NAME = 80
+_MANY = 12  # values that are not all listed where one of them is close
+# What papers and other tools call a method, and is a setting here.
+_OF_SETTINGS = {
+    "dora": 'method = "lora" with lora.use_dora = true',
+    "rslora": 'method = "lora" with lora.use_rslora = true',
+    "qlora": 'method = "lora" with quantization = "nf4"',
+    "loraplus": 'method = "lora" with train.loraplus_lr_ratio = 16',
+    "lora+": 'method = "lora" with train.loraplus_lr_ratio = 16',
+    "lorafa": 'method = "lora" with train.optim = "lorafa"',
+    "lora_fa": 'method = "lora" with train.optim = "lorafa"',
+    **{name: f'method = "lora" with lora.init_lora_weights = "{name}"' for name in ("pissa", "olora", "loftq", "eva")},
+    "velora": 'method = "lora" with lora.velora_config',
+    "bdlora": 'method = "lora" with lora.use_bdlora',
+}
 
 
 @dataclass
@@ -222,6 +236,8 @@ def _sentence(rows: list[Any], path: Path, root: type[BaseModel]) -> str:
         return f"is required{how}"
     if path[-1:] == ("method",) and (reason := stays_out(str(rows[0]["input"]))):
         return f'PEFT\'s "{rows[0]["input"]}" is not offered: {reason}'
+    if path[-1:] == ("method",) and (setting := _OF_SETTINGS.get(str(rows[0]["input"]).lower())):
+        return f'should be a method of PEFT; "{rows[0]["input"]}" is a setting of one: {setting}'
     if path in (("sweep",), ("analysis",), ("claim",), ("reference",), ("stage",)):
         blocks = f"blocks that start with [[{path[0]}]], in double brackets"
         return f"should be written as {blocks}, not {show(rows[0]['input'])}"
@@ -232,6 +248,8 @@ def _sentence(rows: list[Any], path: Path, root: type[BaseModel]) -> str:
     words = [word for row in fitting if row["type"] == "literal_error" for word in _choices(row)]
     got = rows[0]["input"]
     close = _near_value(got, words) if isinstance(got, str) else ""
+    if close and len(words) > _MANY:
+        return f"should be one of {len(words)} names, not {show(got)}{close}"
     hint = f" ({meaning})" if len(fitting) < len(rows) and meaning else ""
     return f"should be {' or '.join(parts)}, not {show(got)}{close}{hint}"
 

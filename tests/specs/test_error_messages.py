@@ -63,6 +63,8 @@ MESSAGES = [
         "is a setting of peft.LoraConfig that a spec cannot name: KaSA cuts the base's own weights",
     ),
     ('train.lr_scheduler_type = "cosin"', 'did you mean "cosine"?'),
+    ('[[sweep]]\nmethod = ["adlora"]', 'names, not "adlora"; did you mean "adalora"?'),
+    ('[[sweep]]\nmethod = ["dora"]', 'a setting of one: method = "lora" with lora.use_dora = true'),
     ("train.seed = 3", 'unknown setting; did you mean "study.seeds"?'),
     ('report.path = "../elsewhere"', "report.path: should be a directory next to the spec"),
     ("train.r = 3", "unknown setting; it belongs in [lora]"),
