@@ -156,6 +156,17 @@ def test_what_no_method_asks_for_refuses_a_comparison_of_methods_and_their_rates
         assert verdict.word == word
 
 
+def test_evaluations_that_choose_nothing_refuse_no_comparison() -> None:
+    points = {f"z/{r}": {"lora.r": r, "train.eval_steps": every} for r, every in ((8, None), (16, 5))}
+    table = compare(factor="lora.r", baseline={"lora": {"r": 8}})
+    results = study({"z/8": 0.4, "z/16": 0.8}, points, declared=(table,))
+    for selected, word in ((None, "better"), ("validation", "refused")):
+        runs = results.runs.copy()
+        runs["selected_on"] = [selected if name == "z/16" else None for name in runs["configuration"]]
+        (verdict,) = family(replace(results, runs=runs)).verdicts
+        assert verdict.word == word
+
+
 def test_a_confound_is_known_before_anything_has_run() -> None:
     points = {f"z/{r}": {"lora.r": r, "train.num_train_epochs": epochs} for r, epochs in ((8, 1), (16, 3), (32, 3))}
     results = study(dict.fromkeys(points, 0.5), points, declared=(compare(factor="lora.r"),))

@@ -24,6 +24,9 @@ _CHOSEN = tuple(
     f"train.{name}" for name in (START, "optim", "load_best_model_at_end", "early_stopping_patience", "init_seed")
 )
 
+# What alone changes no weight.
+_WATCHING = tuple(f"train.{name}" for name in ("eval_steps", "max_eval_samples", "metric_for_best_model"))
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -54,7 +57,8 @@ def differing(results: Results, one: str, other: str, factor: str, waive: tuple[
     settings = [setting for setting in factors(results, [one, other]) if setting != factor] if factor else []
     differences = []
     for setting in settings:
-        kind = "consequence" if _follows(results, setting, factor, one, other) else _kind(setting, waive)
+        harmless = _follows(results, setting, factor, one, other) or _only_watches(results, setting, one, other)
+        kind = "consequence" if harmless else _kind(setting, waive)
         differences.append(Difference(setting, *_labels(results, setting, one, other), kind))
     differences += _tuned(results, one, other)
     texts = [text for pair in ((one, other), (one, one), (other, other)) for text in between(results, *pair, "quality")]
@@ -85,6 +89,17 @@ def _labels(results: Results, setting: str, one: str, other: str) -> tuple[str, 
     """Return a setting's value in both configurations; `none` where it does not apply."""
     labels = setting_labels(results, setting, [one, other])
     return labels.get(one, "none"), labels.get(other, "none")
+
+
+def _only_watches(results: Results, setting: str, one: str, other: str) -> bool:
+    """Return whether a setting says how runs were evaluated while they trained, and no evaluation chose anything."""
+    if setting not in _WATCHING:
+        return False
+    chosen: dict[str, bool] = {}
+    for name, outcome, selected in rows_of(results.runs, "configuration", "outcome", "selected_on"):
+        if outcome == "done":
+            chosen[str(name)] = chosen.get(str(name), False) or bool(selected)
+    return not (chosen.get(one, True) or chosen.get(other, True))
 
 
 def _follows(results: Results, setting: str, factor: str, one: str, other: str) -> bool:
