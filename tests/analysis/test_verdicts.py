@@ -318,3 +318,14 @@ def test_sides_that_were_packed_differently_are_marked_and_compared() -> None:
     assert "training in a pack alone against packed: the two were run differently" in sentence(mixed, verdict)
     (same,) = family(replace(results, runs=results.runs.assign(packed=2.0))).verdicts
     assert "pack" not in sentence(results, same)
+
+
+def test_methods_are_compared_with_a_lora_that_starts_from_no_other_run() -> None:
+    points = {
+        "m/lora": {"method": "lora", "train.from": None},
+        "m/continued": {"method": "lora", "train.from": "m/lora"},
+        "m/miss": {"method": "miss", "train.from": None},
+    }
+    results = study({"m/lora": 0.4, "m/continued": 0.9, "m/miss": 0.8}, points, declared=())
+    pairs = [verdict.pair for verdict in family(results).verdicts]
+    assert {(pair.one, pair.other) for pair in pairs if "m/miss" in (pair.one, pair.other)} == {("m/miss", "m/lora")}

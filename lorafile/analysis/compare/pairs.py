@@ -12,6 +12,7 @@ from lorafile.analysis.compare.outcomes import Margin
 from lorafile.results.results import Results
 from lorafile.specs.configurations import flatten
 from lorafile.specs.tables.analysis import AnalysisTable
+from lorafile.specs.tables.train import START
 
 RATE = "train.learning_rate"
 
@@ -72,12 +73,19 @@ def _along(results: Results, declared: str | None) -> list[tuple[str, list[str]]
             continue
         used = {results.methods[name] for name in members}
         if "method" in varied or not varied or used == {"none"}:  # what else varies is another method's own
-            lora = best(_first_look(results), [name for name, how in results.methods.items() if how == "lora"])
+            lora = best(_first_look(results), _begun_anew(results, "lora"))
             others = [name for name in members if results.methods[name] != "lora"]
             groups.append(("method", [lora, *others] if lora else members))
         if "method" not in varied and RATE not in varied:
             groups += [(factor, [*_usual_neighbour(results, factor, members), *members]) for factor in varied]
     return groups
+
+
+def _begun_anew(results: Results, method: str) -> list[str]:
+    """Return the configurations of a method that start from no other run; all of them, where all do."""
+    names = [name for name, how in results.methods.items() if how == method]
+    starts = results.setting(f"train.{START}")
+    return [name for name in names if not starts[name]] or names
 
 
 def _first_look(results: Results) -> Results:
