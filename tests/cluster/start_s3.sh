@@ -3,6 +3,7 @@
 # usage: start_s3.sh DIRECTORY PORT    as root; PORT and PORT + 1 are used; stop it with: stop_s3.sh DIRECTORY
 # It prints nothing when http://127.0.0.1:PORT answers: access key "test", secret key "secret", and a bucket "team".
 set -euo pipefail
+trap 'echo "start_s3.sh: line $LINENO failed" >&2' ERR
 directory=$1 port=$2
 if [ "$(id -u)" != 0 ]; then echo "Ceph's daemons are started as root only" >&2; exit 3; fi
 for program in radosgw ceph monmaptool ceph-mon ceph-osd curl; do command -v "$program" > /dev/null || missing=true; done
@@ -53,17 +54,17 @@ cat > ceph.conf << CONF
 CONF
 export CEPH_CONF=$directory/ceph.conf
 launch() { local name=$1; shift; setsid "$@" > "log/$name.out" 2>&1 < /dev/null & echo $! > "$name.pid"; }
-wait_for() { for _ in $(seq 150); do if "$@" > /dev/null 2>&1; then return; fi; sleep 0.2; done; echo "timed out: $*" >&2; exit 1; }
+wait_for() { for _ in $(seq 600); do if "$@" > /dev/null 2>&1; then return; fi; sleep 0.2; done; echo "timed out: $*" >&2; exit 1; }
 
 monmaptool --create --fsid "$fsid" --addv a "$monitor" monmap > /dev/null
 ceph-mon --mkfs -i a --monmap monmap
 launch mon ceph-mon -f -i a --public-addr "127.0.0.1:$((port + 1))"
 wait_for timeout 5 ceph mon stat
 osd=$(cat /proc/sys/kernel/random/uuid)
-timeout 20 ceph osd new "$osd" 0 > /dev/null
+timeout 90 ceph osd new "$osd" 0 > /dev/null
 ceph-osd --mkfs -i 0 --osd-uuid "$osd" > log/mkfs.out 2>&1
 launch osd ceph-osd -f -i 0
-timeout 20 ceph osd crush add osd.0 1.0 root=default host=here > /dev/null 2>&1
+timeout 90 ceph osd crush add osd.0 1.0 root=default host=here > /dev/null 2>&1
 wait_for bash -c "timeout 5 ceph osd stat | grep -q '1 up'"
 launch rgw radosgw -f -n client.test
 wait_for curl -sf "http://127.0.0.1:$port/"
