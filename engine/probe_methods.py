@@ -74,7 +74,7 @@ class Bench:
     ) -> tuple[Result, Files]:
         """Run one node; return its result and its files.
 
-        :param options: `execution`; `checkpoint`, a directory; `report`, which is told of each step
+        :param options: `execution`; `checkpoint`, a directory; `report`, which is called with each step
         """
         self.count += 1
         out = self.root / str(self.count)

@@ -39,6 +39,7 @@ OF_OPTIMIZERS = ("adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_type"
 _BETAS, _SCHEDULE = ("adam_beta1", "adam_beta2"), ("lr_scheduler_type", "lr_scheduler_kwargs")
 _ADAM = (*_BETAS, "adam_epsilon")
 SMALLEST_8BIT = 4096  # elements of a parameter, below which bitsandbytes holds its state in float32
+_FLOAT32_STATE = f"the state of parameters below {SMALLEST_8BIT:,} elements, and of embeddings, is float32"
 _BLOCK = 256  # elements of an 8-bit state that share a float32 scale
 # Names of parameters that transformers' Trainer does not decay, in lower case; nor does it those of nn.LayerNorm.
 NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.)")
@@ -105,6 +106,24 @@ class Optimizer:
         return f"{size:.3g} bytes of state per parameter"
 
 
+def _of_bitsandbytes(title: str, kind: str, bits: int, paper: str, paged: bool = False, note: str = "") -> Optimizer:
+    """Return the row of an optimizer of bitsandbytes: AdamW has two values of state for each parameter, Lion one."""
+    adam = kind == "AdamW"
+    return Optimizer(
+        title=title,
+        make=f"bitsandbytes.optim.{kind}",
+        options={"optim_bits": bits},
+        reads=(*(_ADAM if adam else _BETAS), *_SCHEDULE),
+        values=2 if adam else 1,
+        bits=bits,
+        paged=paged,
+        package="bitsandbytes",
+        extra="train",
+        paper=paper,
+        note=note or (_FLOAT32_STATE if bits == 8 else ""),
+    )
+
+
 OPTIMIZERS: dict[str, Optimizer] = {
     "adamw_torch": Optimizer(
         title="AdamW",
@@ -116,67 +135,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
         paper="arXiv 1711.05101",
         note="torch's fused kernel, which transformers calls adamw_torch_fused",
     ),
-    "adamw_8bit": Optimizer(
-        title="8-bit AdamW",
-        make="bitsandbytes.optim.AdamW",
-        options={"optim_bits": 8},
-        reads=(*_ADAM, *_SCHEDULE),
-        values=2,
-        bits=8,
-        package="bitsandbytes",
-        extra="train",
-        paper="arXiv 2110.02861",
-        note=f"the state of parameters below {SMALLEST_8BIT:,} elements, and of embeddings, is float32",
+    "adamw_8bit": _of_bitsandbytes("8-bit AdamW", "AdamW", 8, "arXiv 2110.02861"),
+    "paged_adamw_8bit": _of_bitsandbytes("paged 8-bit AdamW", "AdamW", 8, "arXiv 2305.14314", paged=True),
+    "paged_adamw_32bit": _of_bitsandbytes("paged AdamW", "AdamW", 32, "arXiv 2305.14314", paged=True),
+    "lion_32bit": _of_bitsandbytes(
+        "Lion", "Lion", 32, "arXiv 2302.06675", note="its best rate is three to ten times smaller than AdamW's"
     ),
-    "paged_adamw_8bit": Optimizer(
-        title="paged 8-bit AdamW",
-        make="bitsandbytes.optim.AdamW",
-        options={"optim_bits": 8},
-        reads=(*_ADAM, *_SCHEDULE),
-        values=2,
-        bits=8,
-        paged=True,
-        package="bitsandbytes",
-        extra="train",
-        paper="arXiv 2305.14314",
-        note=f"the state of parameters below {SMALLEST_8BIT:,} elements, and of embeddings, is float32",
-    ),
-    "paged_adamw_32bit": Optimizer(
-        title="paged AdamW",
-        make="bitsandbytes.optim.AdamW",
-        options={"optim_bits": 32},
-        reads=(*_ADAM, *_SCHEDULE),
-        values=2,
-        bits=32,
-        paged=True,
-        package="bitsandbytes",
-        extra="train",
-        paper="arXiv 2305.14314",
-    ),
-    "lion_32bit": Optimizer(
-        title="Lion",
-        make="bitsandbytes.optim.Lion",
-        options={"optim_bits": 32},
-        reads=(*_BETAS, *_SCHEDULE),
-        values=1,
-        bits=32,
-        package="bitsandbytes",
-        extra="train",
-        paper="arXiv 2302.06675",
-        note="its best rate is three to ten times smaller than AdamW's",
-    ),
-    "lion_8bit": Optimizer(
-        title="8-bit Lion",
-        make="bitsandbytes.optim.Lion",
-        options={"optim_bits": 8},
-        reads=(*_BETAS, *_SCHEDULE),
-        values=1,
-        bits=8,
-        package="bitsandbytes",
-        extra="train",
-        paper="arXiv 2302.06675",
-        note=f"the state of parameters below {SMALLEST_8BIT:,} elements, and of embeddings, is float32",
-    ),
+    "lion_8bit": _of_bitsandbytes("8-bit Lion", "Lion", 8, "arXiv 2302.06675"),
     "adafactor": Optimizer(
         title="Adafactor",
         make="transformers.optimization.Adafactor",

@@ -42,7 +42,7 @@ def main(file: str, function: str, seed: str, threads: str, modules: str) -> Non
 
 
 def _lines() -> "queue.Queue[tuple[str, str]]":
-    """Return what is asked as it comes; the program ends with whoever asks, also while the function runs."""
+    """Return what is asked as it comes; the program ends when its worker does, also while the function runs."""
     lines: queue.Queue[tuple[str, str]] = queue.Queue()
 
     def read() -> None:

@@ -64,7 +64,7 @@ def _trained(adapter: dict[str, Any], model: ModelLock) -> dict[str, list[int]]:
 def _differs(name: str, shape: list[int], model: ModelLock) -> bool:
     """Return whether a parameter decays in transformers but not as a matrix, or the other way round.
 
-    A norm with a bias is taken for an nn.LayerNorm, which never decays.
+    A norm with a bias counts as an nn.LayerNorm, which never decays.
     """
     layer_norm = len(shape) == 1 and f"{name.rpartition('.')[0]}.bias" in model.tensors
     matrix = len(shape) > 1 and not name.endswith("bias")
@@ -72,7 +72,7 @@ def _differs(name: str, shape: list[int], model: ModelLock) -> bool:
 
 
 def _check_rates(rates: dict[str, float], adapter: dict[str, Any], model: ModelLock) -> None:
-    """Refuse a rate of a module that is not trained: it would be read past."""
+    """Refuse a rate of a module that is not trained: it would have no effect."""
     trained = _trained_modules(adapter, model)
     for name in rates:
         if not any(f".{name}." in f".{module}." for module in trained):
