@@ -31,6 +31,7 @@ from lorafile.specs.tables.settings import SpecTables, field_at
 
 _MAX_BYTES = 4 << 20
 _SYNTAX = {"Cannot overwrite a value": "sets a key a second time; TOML allows each key once"}
+_TWICE = re.compile(r"Cannot declare \((.*)\) twice")
 
 
 _SETTING = re.compile(r"^[a-z_0-9]+(?:\.[a-z_0-9]+)+(?=: )")
@@ -152,11 +153,19 @@ def parse(text: str, file: Path) -> Spec:
     return Spec(file, tables, tuple(configurations), problems.positions)
 
 
+def _syntax_message(told: str) -> str:
+    """Return what is wrong with a text that is no TOML."""
+    if twice := _TWICE.fullmatch(told):
+        name = ".".join(re.findall("'([^']*)'", twice[1]))
+        return f"declares [{name}] a second time; move its settings into the first one"
+    return _SYNTAX.get(told, f"not valid TOML: {told}")
+
+
 def _document(text: str, problems: Problems) -> dict[str, Any]:
     try:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        message = _SYNTAX.get(error.msg, f"not valid TOML: {error.msg}")
+        message = _syntax_message(error.msg)
         raise SpecError([Problem(problems.file, error.lineno, error.colno, "", message)]) from error
     except ValueError as error:  # Python converts no decimal number of more than 4300 digits
         digits = re.search("[0-9_]{4300}", text)

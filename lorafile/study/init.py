@@ -20,6 +20,7 @@ from lorafile.specs.tables.settings import ModelTable
 from lorafile.specs.target_modules import shortest_names
 from lorafile.study.data_format import DataFormat, detect_of_path, looks_local, toml_string
 from lorafile.study.preset_placement import placed_preset
+from lorafile.units import listing
 
 BUILTIN_MODEL, BUILTIN_DATA = "builtin:facts-llama", "builtin:facts"
 FIRST = """\
@@ -153,8 +154,8 @@ def _guesses(layout: DataFormat, data: str, metric: str) -> Iterator[str]:
         if not Path(data).expanduser().exists():
             yield f"{data} is not on this machine, so its columns are unknown. Show them with: lora data show"
         return
-    read = "; ".join(layout.lines()) or f'"{layout.detected}"'
-    yield f"{data} has the columns {', '.join(layout.names)}, read as {read}."
+    read = "; ".join(layout.lines()) or f'format = "{layout.detected}"'
+    yield f"{data} has the columns {listing(layout.names, 20)}. Detected: {read}."
     if layout.metrics:
         yield f"Primary metric: {metric}, the usual one for such data."
     elif layout.answer_length is not None:

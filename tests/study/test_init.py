@@ -314,7 +314,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 def test_what_was_guessed_is_said_with_the_reason(tmp_path: Path) -> None:
     short = first_spec(data=write(tmp_path, {"question": "q?", "answer": "four"}))
     assert [guess.split(" has the columns ")[-1] for guess in short.guesses] == [
-        'question, answer, read as "question".',
+        'question and answer. Detected: format = "question".',
         "Primary metric: exact_match, because answers have 4 characters (median), short enough to match word for word.",
     ]
     classes = first_spec(data=write(tmp_path, {"text": "my card is lost", "category": "lost_card"}))
