@@ -108,7 +108,7 @@ def read_rows(state: State) -> IndexRows:
 def describe_damage(rows: IndexRows) -> list[str]:
     """Return a sentence for each row that is not what it should be."""
     nodes, environments, attempts = damaged_rows(rows)
-    sentences = [f"the row of the node {key[:12]}… is damaged: {why}" for key, why in nodes.items()]
+    sentences = [f"the row of the node {str(key)[:12]}… is damaged: {why}" for key, why in nodes.items()]
     sentences += [f"the row of the environment {str(digest)[:12]}… is damaged" for digest in environments]
     sentences += [f"the row of attempt {number} is damaged: {why}" for number, why in attempts.items()]
     sentences += [
@@ -117,7 +117,9 @@ def describe_damage(rows: IndexRows) -> list[str]:
         if not is_json_object(text)
     ]
     missing = {attempt for attempt, _ in rows.outputs} - rows.attempts.keys()
-    sentences += [f"files of attempt {number} are listed, but the attempt is missing" for number in sorted(missing)]
+    sentences += [
+        f"files of attempt {number} are listed, but the attempt is missing" for number in sorted(missing, key=str)
+    ]
     return sentences
 
 

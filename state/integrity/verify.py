@@ -154,7 +154,8 @@ def _owners(rows: IndexRows) -> dict[str, list[tuple[int, str]]]:
     """Return digest -> the attempts that count and have it among their files, and what it is of each."""
     owners: dict[str, list[tuple[int, str]]] = {}
     for (attempt, name), (digest, _) in rows.outputs.items():
-        if attempt in rows.attempts and attempt not in rows.removals:
+        is_digest = isinstance(digest, str)  # else the seal of the attempt says so
+        if is_digest and attempt in rows.attempts and attempt not in rows.removals:
             owners.setdefault(digest, []).append((attempt, f"{name} of {rows.attempts[attempt].address}"))
     return owners
 

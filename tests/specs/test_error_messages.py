@@ -73,7 +73,7 @@ MESSAGES = [
     ("train.lr = 3", 'train.lr: unknown setting; did you mean "learning_rate"?'),
     ("[train]\nquantization = 'nf4'", "write it at the top of the file, before the first [train]"),
     ("[train]\nlora = {}", "a top-level one; write [lora]"),
-    ("[train]\n[train]", 'declares [train] a second time; move its settings into the first one'),
+    ("[train]\n[train]", "declares [train] a second time; move its settings into the first one"),
     ("[trian]", 'unknown setting or table; did you mean "train"?'),
     ("lora = []", "should be a table, not []"),
     ("sweep = 3", "should be written as blocks that start with [[sweep]]"),

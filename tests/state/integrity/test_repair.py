@@ -1,7 +1,10 @@
 """`lora state verify --repair`: damage is named and mended."""
 
+import contextlib
 import json
 import os
+import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,32 @@ def test_text_of_the_schema_that_is_no_text_is_damage(spec: Path, text: bytes) -
         shown = CliRunner().invoke(main, [*command, "--state", str(spec.parent / ".lora")])
         assert (shown.exit_code, "state verify --repair" in shown.output) == (4, True), shown.output
     assert lora(spec, "verify", "--repair").exit_code == 0
+    assert rows(spec, "SELECT * FROM attempts") == before
+
+
+@pytest.mark.parametrize("value", [None, 7, b"\xff"])
+@pytest.mark.parametrize(("table", "column"), [("nodes", "key"), ("outputs", "digest"), ("outputs", "attempt")])
+def test_a_value_of_another_type_is_named_and_mended_from_the_copy(
+    spec: Path, table: str, column: str, value: bytes | int | None
+) -> None:
+    """As a flipped bit in the header of a row makes it: no table would take such a value."""
+    before = rows(spec, "SELECT * FROM attempts")
+    with contextlib.closing(sqlite3.connect(index(spec))) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        loose = re.sub("NOT NULL|STRICT", "", sql)
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (loose, table))
+        connection.commit()
+    with contextlib.closing(sqlite3.connect(index(spec))) as connection:
+        (one,) = connection.execute(f"SELECT {column} FROM {table} LIMIT 1").fetchone()
+        try:
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (value, one))
+        except sqlite3.Error as error:
+            pytest.skip(f"SQLite itself refuses this value here: {error}")
+        connection.commit()
+    assert lora(spec, "verify").exit_code == 4
+    mended = lora(spec, "verify", "--repair")
+    assert mended.exit_code == 0, mended.output
     assert rows(spec, "SELECT * FROM attempts") == before
 
 
