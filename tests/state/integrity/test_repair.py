@@ -102,7 +102,7 @@ def test_text_of_the_schema_that_is_no_text_is_damage(spec: Path, text: bytes) -
 
 
 @pytest.mark.parametrize("value", [None, 7, b"\xff"])
-@pytest.mark.parametrize(("table", "column"), [("nodes", "key"), ("outputs", "digest"), ("outputs", "attempt")])
+@pytest.mark.parametrize(("table", "column"), [("nodes", "key"), ("outputs", "digest")])
 def test_a_value_of_another_type_is_named_and_mended_from_the_copy(
     spec: Path, table: str, column: str, value: bytes | int | None
 ) -> None:
@@ -116,10 +116,7 @@ def test_a_value_of_another_type_is_named_and_mended_from_the_copy(
         connection.commit()
     with contextlib.closing(sqlite3.connect(index(spec))) as connection:
         (one,) = connection.execute(f"SELECT {column} FROM {table} LIMIT 1").fetchone()
-        try:
-            connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (value, one))
-        except sqlite3.Error as error:
-            pytest.skip(f"SQLite itself refuses this value here: {error}")
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (value, one))
         connection.commit()
     assert lora(spec, "verify").exit_code == 4
     mended = lora(spec, "verify", "--repair")
