@@ -39,7 +39,7 @@ def message(text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('method = "ia33"', 's.toml:4:1: method: should be one of "lora", "ia3", '),
+        ('method = "ia33"', "s.toml:4:1: method: should be one of "),
         ('method = "ia33"', 'did you mean "ia3"?'),
         ('[[sweep]]\nmethod = ["prompt-tuning"]', "s.toml:5:11: sweep[0].method[0]: should be one of"),
         ('[[sweep]]\nmethod = ["prompt-tuning"]', 'did you mean "prompt_tuning"?'),
