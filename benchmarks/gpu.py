@@ -41,7 +41,7 @@ class Part:
 
 # In order of value. What each is likely to take on an H200, in seconds, before anybody has measured it: a process
 # takes 10 to start; a step takes tokens · 4 · parameters / 40 % of 989 TFLOP/s, or 5 ms for each block where launches
-# decide; a base of 8 B is drawn in 5. In all 255 of 480.
+# decide; a base of 8 B is drawn in 5. In all 335 of 480.
 PARTS = (
     Part("train 1B", 70),  # 30: 5 × 11 steps of 0.1 to 0.25
     Part("train 8B", 110),  # 50: 2 × 6 steps of 0.7, 4 of 4 (K = 4, activations computed again), the base
@@ -49,6 +49,7 @@ PARTS = (
     Part("train 8B nf4", 80),  # 35: 2 × 11 steps of 0.3, 7 of 1, the base quantized
     Part("generate 1B", 60),  # 25: 2 × 2 × 128 tokens of 0.02, a process
     Part("quickstart", 100),  # 40: 9 runs, 3 profiles, each in a process
+    Part("trainers 1B nf4", 120),  # 80: 4 runs, two of them by a program that takes 20 to start
     Part("train 3B", 60),  # 25
 )
 

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 
 import torch
 from gpu_forecast import Forecast, forecast
+from gpu_trainers import compare
 from pack import product_peak, wait
 from pack_ways import WARM, Stamps, Task, by_peft, by_tool, write_tokens
 from shapes import LLAMA_3, Shape, flops, made, tiny
@@ -303,6 +304,7 @@ PARTS: dict[str, Callable[[bool, Tell], None]] = {
     "train 3B": _llama("3B", "bfloat16", PEFT, Way(), Way(8, 6)),
     "generate 1B": functools.partial(generate, LLAMA_3["1B"]),
     "quickstart": quickstart,
+    "trainers 1B nf4": functools.partial(compare, LLAMA_3["1B"]),
 }
 
 

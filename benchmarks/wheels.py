@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 64  # MiB that may travel
 STAYS = {"altair", "pandas", "pyarrow", "scipy", "vl-convert-python", "lorafile"}  # not needed to train
 THERE = {"torch", "numpy", "pip"}  # and what they need
-MORE = ("pytest", "setuptools<82")  # for the tests of CUDA; torch 2.11 takes no newer ones
+MORE = ("pytest", "trl>=1", "setuptools<82")  # for the tests of CUDA, and a trainer; torch 2.11 takes no newer ones
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28, 31, 34)] + ["manylinux2014_x86_64"]
 _LIBRARY = re.compile(r"bitsandbytes/libbitsandbytes_(?:cuda(\d+)|rocm\d+|xpu\d+)\.so")
 

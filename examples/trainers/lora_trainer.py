@@ -6,8 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
-from peft import LoraConfig
-from transformers import TrainerCallback
+import torch
+from peft import get_peft_config
+from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers.quantizers import AutoQuantizationConfig
 
 ROOT = Path(os.environ["LORA_REQUEST"]).parent
 REQUEST = json.loads(Path(os.environ["LORA_REQUEST"]).read_text())
@@ -19,6 +21,16 @@ _SHARED = (  # settings that transformers has under the same name
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
     *("bf16", "fp16", "gradient_checkpointing", "optim", "lr_scheduler_kwargs"),
 )
+
+
+def _end(kind, error, trace):
+    """End with the exit code that says out of memory, where that is the error."""
+    sys.__excepthook__(kind, error, trace)
+    if issubclass(kind, (torch.OutOfMemoryError, MemoryError)):
+        os._exit(76)
+
+
+sys.excepthook = _end
 
 
 class Recorder(TrainerCallback):
@@ -49,12 +61,25 @@ def arguments():
     shared = {name: training[name] for name in _SHARED if name in training}
     save = {"save_strategy": "steps", "save_steps": every} if every else {"save_strategy": "no"}
     seeds = {"seed": REQUEST["seed"], "data_seed": REQUEST["seed"]}
-    return shared | seeds | save | {"output_dir": REQUEST["checkpoint"], "logging_steps": 1, "report_to": "none"}
+    here = {"output_dir": REQUEST["checkpoint"], "use_cpu": not torch.cuda.is_available()}
+    return shared | seeds | save | here | {"logging_steps": 1, "report_to": "none"}
 
 
-def lora_config():
-    """Return the request's adapter."""
-    return LoraConfig(**{k: v for k, v in REQUEST["adapter"].items() if k != "method"}, task_type="CAUSAL_LM")
+def base_model():
+    """Return the request's base, quantized as it says."""
+    model = REQUEST["model"]
+    how = (
+        {"quantization_config": AutoQuantizationConfig.from_dict(model["quantization"])}
+        if model["quantization"]
+        else {}
+    )
+    return AutoModelForCausalLM.from_pretrained(model["path"], dtype=model["dtype"], **how)
+
+
+def adapter_config():
+    """Return the request's adapter as PEFT's config of its method."""
+    settings = dict(REQUEST["adapter"])
+    return get_peft_config({"peft_type": settings.pop("method").upper(), "task_type": "CAUSAL_LM", **settings})
 
 
 def finish(trainer, figures=None):

@@ -9,6 +9,8 @@ import yaml
 from lora_trainer import CURVE, OUTPUT, REQUEST, ROOT, STOP, rows
 
 adapter, training, checkpoint = REQUEST["adapter"], REQUEST["training"], Path(REQUEST["checkpoint"])
+if REQUEST["model"]["quantization"] or adapter["method"] != "lora":
+    sys.exit("This program trains LoRA on an unquantized base only.")
 tokens = ROOT / "tmp" / "tokens.jsonl"
 with tokens.open("w") as stream:
     for row in rows("train"):

@@ -1,17 +1,17 @@
 """TRL's DPOTrainer on preference pairs of the study's own; the reference is the base without the adapter."""
 
 from datasets import Dataset
-from lora_trainer import REQUEST, Recorder, arguments, finish, lora_config, rows
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from lora_trainer import REQUEST, Recorder, adapter_config, arguments, base_model, finish, rows
+from transformers import AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig, DPOTrainer
 
 trainer = DPOTrainer(
-    model=AutoModelForCausalLM.from_pretrained(REQUEST["model"]["path"], dtype=REQUEST["model"]["dtype"]),
+    model=base_model(),
     args=DPOConfig(**arguments(), **REQUEST["options"]),
     train_dataset=Dataset.from_list(rows("pairs")),
     processing_class=AutoTokenizer.from_pretrained(REQUEST["model"]["path"]),
-    peft_config=lora_config(),
+    peft_config=adapter_config(),
     callbacks=[Recorder()],
 )
 trainer.train(resume_from_checkpoint=get_last_checkpoint(REQUEST["checkpoint"]))
