@@ -90,6 +90,7 @@ name = "chat"
 seeds = [42, 1337]
 [model]
 path = "{models}/SmolLM2-135M-Instruct"
+dtype = "float32"
 [data]
 path = "{shared}/data/instruct/self_instruct.jsonl"
 format = "alpaca"

@@ -201,11 +201,28 @@ def installed(name: str) -> str | None:
         return None
 
 
+def slow_dtypes() -> frozenset[str]:
+    """Return the data types that this machine's processor has no instructions for; nothing where that is unknown.
+
+    They are those that oneDNN, and so torch, looks for: AVX-512 or AMX on x86, BF16 and FP16 on Arm.
+    """
+    flags = next((set(line.split()) for line in _cpuinfo() if line.startswith(("flags", "Features"))), None)
+    if flags is None:
+        return frozenset()
+    fast = {
+        "bfloat16": {"avx512bw", "avx_ne_convert", "bf16"},
+        "float16": {"avx512_fp16", "avx_ne_convert", "asimdhp"},
+    }
+    return frozenset(dtype for dtype, any_of in fast.items() if not flags & any_of)
+
+
 def _processor() -> str:
+    names = (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _cpuinfo() -> list[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+        return []

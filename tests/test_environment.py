@@ -128,3 +128,20 @@ def test_a_process_uses_the_cores_that_are_its_own(monkeypatch: pytest.MonkeyPat
     for wanted, threads in (("4", 4), ("2,1", 2), ("100", 6), ("0", 6), ("many", 6)):
         monkeypatch.setenv("OMP_NUM_THREADS", wanted)
         assert (environment.cores(), environment.most_threads()) == (6, threads)
+
+
+@pytest.mark.parametrize(
+    ("flags", "slow"),
+    [
+        ("flags : fpu sse4_2 avx avx2 fma", {"bfloat16", "float16"}),  # AMD Zen 3
+        ("flags : avx2 avx512f avx512bw avx512vl", {"float16"}),  # Intel Skylake
+        ("flags : avx512bw avx512_bf16 avx512_fp16 amx_bf16", set()),  # Intel Sapphire Rapids
+        ("Features : fp asimd fphp asimdhp bf16", set()),  # Arm Neoverse V1
+        ("model name : a processor that says nothing", set()),
+    ],
+)
+def test_types_without_instructions_are_those_that_the_flags_lack(
+    flags: str, slow: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_cpuinfo", lambda: ["processor : 0", flags])
+    assert environment.slow_dtypes() == slow

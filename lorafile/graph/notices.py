@@ -28,8 +28,19 @@ _BUDGET = 0.05  # of the parameters: how far from the same number counts as the 
 
 def notices(graph: Graph) -> list[str]:
     """Return a sentence for each thing, naming the configurations."""
-    ours = [*_long_warmups(graph), *_unused_templates(graph), *_blank_lines(graph), *_unmatched(graph)]
-    return [*ours, *data_notices(graph)]
+    ours = [*_unused_tables(graph), *_unfinished_schedules(graph), *_unused_templates(graph)]
+    return [*ours, *_blank_lines(graph), *_unmatched(graph), *data_notices(graph)]
+
+
+def _unused_tables(graph: Graph) -> Iterator[str]:
+    """Name tables of methods and programs that the spec writes and no configuration uses."""
+    tables, configurations = graph.spec.tables, graph.spec.named.values()
+    methods = {c.method for c in configurations}
+    programs = {c.train.trainer for c in configurations if c.train is not None}
+    unused = [f"[{name}]" for name in (*METHODS, "full") if name in tables.model_fields_set - methods]
+    unused += [f"[trainer.{name}]" for name in tables.trainer if name not in programs]
+    if unused:
+        yield f"{listing(unused)}: no configuration uses {'it' if len(unused) == 1 else 'them'}, so nothing changes."
 
 
 def long_references(graph: Graph, prepared: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -92,10 +103,10 @@ def _unmatched(graph: Graph) -> Iterator[str]:
         elif abs(counts[0] - counts[1]) > _BUDGET * counts[1]:
             far.append(f"{c.name} has {counts[0]:,} of {counts[1]:,}")
     if far:
-        names = listing(far, len(far))
+        names = listing(far)
         yield f'match = "parameters": no rank of these comes within {_BUDGET:.0%} of the first LoRA: {names}.'
     if without:
-        names = listing(without, len(without))
+        names = listing(without)
         yield f'match = "parameters": these have no rank to match, and keep their parameters: {names}.'
 
 
@@ -152,7 +163,7 @@ def _shared_clusters(graph: Graph) -> Iterator[str]:
 
 def _unused_splits(graph: Graph) -> Iterator[str]:
     """Name splits of the data that nothing reads, where held-out rows are drawn from the train split instead."""
-    tables = [configuration.data for configuration in graph.spec.configurations]
+    tables = {id(c.data): c.data for c in graph.spec.configurations}.values()  # nearly all share one
     apart = {(identity(table), repr(table.split), table.split_seed): table for table in tables}
     told: set[str] = set()
     for (name, *_), table in apart.items():
@@ -168,21 +179,32 @@ def _unused_splits(graph: Graph) -> Iterator[str]:
             )
 
 
-def _long_warmups(graph: Graph) -> Iterator[str]:
-    """Name runs that end before their warm-up does."""
-    found: dict[tuple[int, int], dict[str, None]] = {}
+def _unfinished_schedules(graph: Graph) -> Iterator[str]:
+    """Name runs that end before their warm-up, or the decay of `warmup_stable_decay`, does."""
+    warmups: dict[tuple[int, int], dict[str, None]] = {}
+    decays: dict[tuple[int, int, int], dict[str, None]] = {}
     for node in graph.nodes.values():
-        if node.kind == "train" and node.settings["training"]["lr_scheduler_type"] != "constant":
-            settings, steps = node.settings["training"], _steps(graph, node.inputs["train"], node.settings["training"])
-            rising = warmup_steps(settings, steps or 0)
-            if steps and rising >= steps:
-                found.setdefault((rising, steps), {})[node.configuration] = None
-    for (rising, steps), names in found.items():
+        if node.kind != "train" or node.settings["training"]["lr_scheduler_type"] == "constant":
+            continue
+        training = node.settings["training"]
+        steps = _steps(graph, node.inputs["train"], training)
+        if not steps:
+            continue
+        rising, own = warmup_steps(training, steps), training.get("lr_scheduler_kwargs") or {}
+        begins, decay = rising + (own.get("num_stable_steps") or 0), own.get("num_decay_steps", 0)
+        if rising >= steps:
+            warmups.setdefault((rising, steps), {})[node.configuration] = None
+        elif decay and begins + decay > steps:
+            decays.setdefault((decay, begins, steps), {})[node.configuration] = None
+    for (rising, steps), names in warmups.items():
         if steps == 1:
             what = "a run of a single warm-up step has a learning rate of zero and learns nothing"
         else:
             what = f"a warm-up of {rising} steps in a run of {steps} never reaches the learning rate"
         yield f"train.warmup_steps: {what} ({listing(names)})."
+    for (decay, begins, steps), names in decays.items():
+        what = f"a decay of {decay} steps that begins after step {begins} does not end in a run of {steps}"
+        yield f"train.lr_scheduler_kwargs: {what} ({listing(names)})."
 
 
 def _steps(graph: Graph, prepare: str, settings: dict[str, Any]) -> int | None:

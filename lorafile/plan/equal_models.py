@@ -29,7 +29,8 @@ def _former(graph: Graph, state: State) -> dict[str, Acceptance]:
 
     Settings that cannot matter were in keys as they were written: `num_train_epochs` under `max_steps`, for example.
     """
-    if not any(_may_have_idle(configuration) for configuration in graph.spec.configurations):
+    apart = {(id(c.train), id(c.adapter)): c for c in graph.spec.configurations}
+    if not any(map(_may_have_idle, apart.values())):
         return {}
     written = build(graph.spec, replace(graph.lock, as_written=True), graph.accepted)
     keys = {node.address: node.key for node in written.nodes.values() if node.kind in _KEYED}

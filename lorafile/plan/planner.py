@@ -8,13 +8,16 @@ from lorafile.lock.lockfile import Lock
 from lorafile.plan.decide import decide, new_plan
 from lorafile.plan.equal_data import expect_equal_data
 from lorafile.plan.equal_models import build_known
+from lorafile.plan.forecast.devices import Device
 from lorafile.plan.forecast.forecasts import forecasts, target_of
+from lorafile.plan.forecast.time import SLOWER
 from lorafile.plan.missing_objects import check_objects
 from lorafile.plan.plan import EVERYTHING, WORK, MemoryLimit, Plan, PlanOptions
 from lorafile.plan.targeting import all_matched, check_patterns, restrict_to_targets
 from lorafile.plan.tuning import settle_tuning
 from lorafile.specs import Spec
 from lorafile.state import State
+from lorafile.units import listing
 
 
 def make_plan(
@@ -59,7 +62,25 @@ def add_forecasts(plan: Plan, state: State, gpu: str | None = None) -> Plan:
     """Return the plan with time, memory, disk and energy of each node that would run."""
     target = target_of(plan, gpu)
     plan = replace(plan, target=MemoryLimit(target.name, target.memory, target.overhead, target.gpu))
+    plan = name_slow_dtypes(plan, target)
     return plan.with_forecasts(forecasts(plan, state, gpu))
+
+
+def name_slow_dtypes(plan: Plan, target: Device) -> Plan:
+    """Return the plan with a warning where a processor would compute in a type that it has no instructions for."""
+    if not target.slow:
+        return plan
+    working = {change.configuration for change in plan.work}
+    found: dict[str, list[str]] = {}
+    for name in (name for name in plan.graph.spec.named if name in working):
+        found.setdefault(plan.graph.sections[name]["model"]["dtype"], []).append(name)
+    lines = [
+        f"model.dtype: this processor has no instructions for {dtype}, and is about {SLOWER:.0f} times slower in it "
+        f'than in float32. Set model.dtype = "float32", or use a GPU ({listing(names)}).'
+        for dtype, names in found.items()
+        if dtype in target.slow
+    ]
+    return replace(plan, warnings=tuple(dict.fromkeys([*plan.warnings, *lines])))
 
 
 def still_missing(approved: Plan, state: State) -> Plan:

@@ -17,7 +17,7 @@ from lorafile.specs.configurations import (
     point_name,
     resolve,
 )
-from lorafile.specs.error_messages import Problems
+from lorafile.specs.error_messages import Problems, show
 from lorafile.specs.positions import Path as Place
 from lorafile.specs.sweeps.optimization import Contradiction, training_contradiction, unread_setting
 from lorafile.specs.sweeps.tuning import AxesByPlace, axes_of, combinations, with_tuning
@@ -120,9 +120,19 @@ def _resolved(name: str, sweep: str, raw: RawTables, varied: dict[str, Any], rep
         problems.add(place, f"{name}: {setting}: {'is required' if row['type'] == 'missing' else row['msg']}")
         return None
     if contradicts := contradiction(configuration):
-        hint = 'exclude the point, for example with exclude = [{ method = "full", quantization = "nf4" }]'
+        hint = _remedy(varied, place)
         problems.add(place, f"{name}: {contradicts[1]}; {hint}")
     return configuration
+
+
+def _remedy(varied: dict[str, Any], place: Place) -> str:
+    """Return how a point whose settings contradict each other is left out."""
+    if place[2:3] == ("configurations",):
+        return "remove the point from configurations"
+    if len(place) != len(("sweep", 0)):
+        return "remove the candidate"
+    plain = [f"{name} = {show(value)}" for name, value in varied.items() if not isinstance(value, dict)]
+    return f"exclude the point: exclude = [{{ {', '.join(plain)} }}]"
 
 
 def _single_configuration(

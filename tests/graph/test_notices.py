@@ -106,3 +106,27 @@ def test_the_models_end_token_closes_answers_where_the_tokenizer_has_none(tmp_pa
     failed = study.apply(study.plan(target=["data/*"])).attempts
     assert {attempt.outcome for attempt in failed} == {"failed"}
     assert "the model cannot learn where an answer ends" in failed[0].message
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("[oft]\noft_block_size = 4", "[oft]: no configuration uses it, so nothing changes."),
+        ("[oft]\nr = 4\n[full]\nlearning_rate = 1e-5", "[oft] and [full]: no configuration uses them"),
+        ('[trainer.trl]\ncommand = ["python", "sft.py"]', "[trainer.trl]: no configuration uses it"),
+        ("[lora]\nr = 4", ""),
+    ],
+)
+def test_a_table_that_no_configuration_uses_is_named(tmp_path: Path, added: str, said: str) -> None:
+    (tmp_path / "sft.py").write_text("", encoding="utf-8")
+    warnings = "\n".join(make(tmp_path, None, ("[train]", f"{added}\n[train]")).plan().warnings)
+    assert said in warnings
+    assert bool(said) == ("no configuration uses" in warnings)
+
+
+@pytest.mark.parametrize(("decay", "said"), [(3, False), (4, True)])
+def test_a_decay_that_the_run_does_not_reach_the_end_of_is_named(tmp_path: Path, decay: int, said: bool) -> None:
+    schedule = f'lr_scheduler_type = "warmup_stable_decay"\nlr_scheduler_kwargs = {{ num_decay_steps = {decay} }}'
+    plan = make(tmp_path, None, ("max_steps = 3", f"max_steps = 5\nwarmup_steps = 2\n{schedule}")).plan()
+    sentence = f"a decay of {decay} steps that begins after step 2 does not end in a run of 5"
+    assert any(sentence in line for line in plan.warnings) == said

@@ -9,7 +9,7 @@ from lorafile.errors import LoraError
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.lock.lockfile import ModelLock, resolve
 from lorafile.plan.forecast.forecasts import device, forecasts
-from lorafile.plan.planner import plan_work
+from lorafile.plan.planner import make_plan, plan_work
 from lorafile.state import State
 
 SPEC = """
@@ -50,6 +50,26 @@ def test_adapter_parameters_are_what_peft_counts(extra: dict[str, object]) -> No
     spec = specs.parse(SPEC.format(more=""), Path("study.toml"))
     lock: ModelLock = next(iter(resolve(spec, None)[0].models.values()))
     assert adapter_parameters({"method": "lora", **settings}, lock) == theirs
+
+
+def test_a_processor_without_instructions_for_a_dtype_is_named_and_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = specs.parse(SPEC.format(more='[[sweep]]\nmodel.dtype = ["float32", "bfloat16"]'), Path("study.toml"))
+    state, lock = State.read(tmp_path / "none"), resolve(spec, None)[0]
+
+    def planned(slow: set[str]) -> tuple[list[str], dict[str, float]]:
+        monkeypatch.setattr("lorafile.plan.forecast.devices.slow_dtypes", lambda: frozenset(slow))
+        plan = make_plan(spec, lock, state)
+        said = [line for line in plan.warnings if line.startswith("model.dtype")]
+        return said, {c.configuration: c.forecast["seconds"] for c in plan.work if c.kind == "train"}
+
+    fast, slow = planned(set()), planned({"bfloat16"})
+    assert fast[0] == []
+    (line,) = slow[0]
+    assert 'Set model.dtype = "float32", or use a GPU (dtype/dtype=bfloat16).' in line
+    assert slow[1]["dtype/dtype=float32"] == fast[1]["dtype/dtype=float32"]
+    assert slow[1]["dtype/dtype=bfloat16"] > fast[1]["dtype/dtype=bfloat16"]
 
 
 def test_memory_moves_the_right_way(tmp_path: Path) -> None:

@@ -80,6 +80,14 @@ def message(text: str) -> str:
             '[[sweep]]\nquantization = ["int8"]\nmethod = ["glora", "lora"]',
             "PEFT does not support GLoRA on an 8-bit base; exclude",
         ),
+        (
+            '[[sweep]]\nmethod = ["lora", "full"]\nquantization = ["nf4"]',
+            'exclude the point: exclude = [{ method = "full", quantization = "nf4" }]',
+        ),
+        (
+            '[[sweep]]\nconfigurations = [{ method = "full", quantization = "nf4" }]',
+            "cannot be fine-tuned in full; remove the point from configurations",
+        ),
         ('method = "xlora"', 's.toml:4:1: method: PEFT\'s "xlora" is not offered: it mixes finished LoRA adapters'),
         ('[[sweep]]\nmethod = ["lora", "lily"]', 'PEFT\'s "lily" is not offered: its router averages over all tokens'),
         ('method = "trainable_tokens"', '"trainable_tokens" needs trainable_tokens.token_indices'),

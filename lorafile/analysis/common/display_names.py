@@ -5,6 +5,7 @@ from collections import Counter
 
 from lorafile.analysis.common.factors import sweeps
 from lorafile.results.results import Results
+from lorafile.specs.tables.methods import METHODS
 
 
 def readable(results: Results) -> dict[str, str]:
@@ -47,7 +48,7 @@ def in_words(results: Results, line: str) -> str:
 def _setting(key: str, value: str) -> str:
     known = {
         "r": f"rank {value}",
-        "method": value,
+        "method": METHODS[value].title if value in METHODS else value,
         "target_modules": f"modules {value}",
         "quantization": f"{value} base",
     }

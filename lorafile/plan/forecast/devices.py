@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from lorafile.environment import machine_memory
+from lorafile.environment import machine_memory, slow_dtypes
 from lorafile.errors import ArgumentError, LoraError
 from lorafile.plan.clusters.machines import Machines, sold_memory, this_machine
 
@@ -50,6 +50,7 @@ class Device:
     :ivar overhead: bytes of it that no tensor gets: the driver's and a CUDA context's
     :ivar flops: operations a second at its best, in the type that adapters are usually trained over
     :ivar here: it is this machine's, so that what was measured on it counts
+    :ivar slow: data types that it has no instructions for, as far as that is known
     """
 
     name: str
@@ -58,6 +59,7 @@ class Device:
     gpu: bool = True
     here: bool = True
     overhead: int = DRIVER + CONTEXT
+    slow: frozenset[str] = frozenset()
 
     @property
     def usable(self) -> int:
@@ -83,7 +85,8 @@ def device(gpu: str | None = None, spread: bool = False, machines: Machines | No
         )
     if not kinds:
         name = f"a machine of {machines.cluster}" if machines.cluster else "this machine"
-        return Device(name, machine_memory(), _CPU_FLOPS, gpu=False, overhead=0)
+        slow = frozenset() if machines.cluster else slow_dtypes()
+        return Device(name, machine_memory(), _CPU_FLOPS, gpu=False, overhead=0, slow=slow)
     smallest, memory = min(kinds, key=lambda pair: pair[1])  # any may get a run
     listed = _known(smallest.name)
     flops = _KNOWN[listed][1] * 1e12 if listed else _GUESSED_FLOPS

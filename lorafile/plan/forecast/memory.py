@@ -11,7 +11,7 @@ from lorafile.specs.tables.quantizations import weight_bits
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SLACK = 1.05  # what the allocator holds beyond what it gave: 22.3 for 21.2, 38.9 for 35.9 GB (PEFT's comparison)
 PROCESS = 400 * 2**20  # resident size of a worker that has loaded nothing: Python, torch, transformers, peft
-HEAP = 1.45  # resident bytes of a CPU worker for each byte of its tensors: what its heap keeps between them
+HEAP = 1.5  # resident bytes of a CPU worker for each byte of what is not its weights: what its heap keeps in between
 EVALUATED = 16  # examples at a time
 PIECE, CPU_PIECE = 2**26, 2**21  # logits that a loss holds in float32 at a time; `engine/model/loss.py` says so
 
@@ -20,8 +20,11 @@ Parts = dict[str, float]
 
 def peak_bytes(node: GraphNode, shape: Shape, gpu: bool = True) -> float:
     """Return the bytes at the peak of a node: what is allocated on a GPU; on a CPU the resident size of the worker."""
-    tensors = sum(memory(node, shape, gpu).values())
-    return tensors if gpu else PROCESS + HEAP * tensors
+    parts = memory(node, shape, gpu)
+    if gpu:
+        return sum(parts.values())
+    weights = parts.pop("weights")
+    return PROCESS + weights + max(HEAP * sum(parts.values()), shape.model.bytes)  # the file that it is loaded from
 
 
 def memory(node: GraphNode, shape: Shape, gpu: bool = True) -> Parts:
@@ -38,7 +41,8 @@ def memory(node: GraphNode, shape: Shape, gpu: bool = True) -> Parts:
         live = positions * (2 * shape.hidden + shape.intermediate) * 4 * width
         words = positions * shape.supervised * shape.vocabulary
         piece = min(words, PIECE if gpu else CPU_PIECE)
-        return parts | {"activations": live, "logits": words * width + 2 * 8 * piece}  # in double precision
+        logits = words * width + 2 * 8 * piece  # in double precision
+        return parts | {"activations": max(0.0, live - logits), "logits": logits}  # no block is kept until they come
     return parts | _training(node.settings, shape, training, width, gpu)
 
 
