@@ -38,16 +38,16 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
 class Worker(WorkerHandle):
     """A process of this machine.
 
-    :param logs: the directory of its log, `<process id>.log`
+    :param server_log: where it writes until it begins; its own log, `<process id>.log`, is next to it
     :ivar gpu: the one that it has for itself or shares with others, as `environment.gpus` describes it
     :ivar heard_at: when it gave its last sign of life, on the monotonic clock; when it was started, before the first
     :ivar heard: whether it gave any
     :ivar used_seconds: its processor time when it had been silent for half of the time that is allowed
     """
 
-    def __init__(self, process: ForkServerProcess, connection: Connection, logs: Path | None = None) -> None:
+    def __init__(self, process: ForkServerProcess, connection: Connection, server_log: Path | None = None) -> None:
         super().__init__()
-        self.process, self.connection, self._logs = process, connection, logs
+        self.process, self.connection, self._server_log = process, connection, server_log
         self.gpu: dict[str, Any] | None = None
         self.heard_at, self.heard = time.monotonic(), False
         self.used_seconds: float | None = None
@@ -86,7 +86,7 @@ class Worker(WorkerHandle):
             why = f"within {START_SECONDS:g} s" if thread.is_alive() else f"({type(failures[0]).__name__})"
             raise LoraError(f"A worker process could not be started {why}; its log is {log}.")
         workers_end.close()
-        return cls(process, ours, log.parent)
+        return cls(process, ours, log)
 
     def send(self, message: Work | Command) -> None:
         """Send work or a command."""
@@ -119,7 +119,10 @@ class Worker(WorkerHandle):
 
     def log(self) -> str:
         """Return the end of what its libraries printed."""
-        return read_tail(self._logs / f"{self.process.pid}.log") if self._logs else ""
+        if self._server_log is None:
+            return ""
+        own = read_tail(self._server_log.with_name(f"{self.process.pid}.log"))
+        return own if own or self.heard else read_tail(self._server_log)
 
     def note_alive(self) -> None:
         """Remember a sign of life."""

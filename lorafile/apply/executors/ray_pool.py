@@ -44,6 +44,7 @@ class AgentActor:
     def __init__(self, threads: int) -> None:
         home = _node_directory()
         self._root = Path(tempfile.mkdtemp(dir=home, prefix=_AGENT))
+        os.chdir(self._root)  # the directory that the node was started in may be gone, and its processes begin in ours
         self._lock = _locked(self._root)  # until this process ends
         self._store = FileStore(home)
         self._store.remove_unread()
