@@ -112,7 +112,7 @@ def test_the_models_end_token_closes_answers_where_the_tokenizer_has_none(tmp_pa
     ("added", "said"),
     [
         ("[oft]\noft_block_size = 4", "[oft]: no configuration uses it, so nothing changes."),
-        ("[oft]\nr = 4\n[full]\nlearning_rate = 1e-5", "[oft] and [full]: no configuration uses them"),
+        ("[oft]\noft_block_size = 4\n[full]\nlearning_rate = 1e-5", "[oft] and [full]: no configuration uses them"),
         ('[trainer.trl]\ncommand = ["python", "sft.py"]', "[trainer.trl]: no configuration uses it"),
         ("[lora]\nr = 4", ""),
     ],
