@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+import transformers
 from peft import get_peft_config
 from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.quantizers import AutoQuantizationConfig
@@ -59,6 +60,8 @@ def arguments():
     """Return the request's settings as arguments of a transformers Trainer."""
     training, every = REQUEST["training"], REQUEST["execution"]["save_steps"]
     shared = {name: training[name] for name in _SHARED if name in training}
+    if 0 < shared["warmup_steps"] < 1 and transformers.__version__ < "5":  # which has a name of its own for a share
+        shared["warmup_ratio"] = shared.pop("warmup_steps")
     save = {"save_strategy": "steps", "save_steps": every} if every else {"save_strategy": "no"}
     seeds = {"seed": REQUEST["seed"], "data_seed": REQUEST["seed"]}
     here = {"output_dir": REQUEST["checkpoint"], "use_cpu": not torch.cuda.is_available()}

@@ -46,17 +46,29 @@ class Environments:
         return {"environment": self.of(replicate.train) if replicate.train else first, "predicted_in": first}
 
     def mixed(self, graph: Graph) -> list[str]:
-        """Say which configurations have runs from environments that differ in what matters for quality."""
-        differences = []
+        """Say which configurations have runs from environments that differ in what matters for quality.
+
+        A program trains with libraries of its own, which need not be those that evaluate what it trained.
+        """
+        within, apart = [], []
         for name, replicates in graph.replicates.items():
-            keys = [key for replicate in replicates for key in (replicate.train, *replicate.predict.values())]
-            used = {at for key in keys if (at := self.of(key)) is not None}
-            differences.append((", ".join(among(self.rows, combinations(sorted(used), 2), "quality")), name))
-        return [
-            f"Runs of one configuration come from more than one environment ({what}): {listed(names)}."
-            for what, names in grouped(differences).items()
-            if what
-        ]
+            trained = self._used(replicate.train for replicate in replicates)
+            predicted = self._used(key for replicate in replicates for key in replicate.predict.values())
+            both, external = product(trained, predicted), _by_program(graph, replicates)
+            pairs = [*combinations(trained, 2), *combinations(predicted, 2), *(() if external else both)]
+            within.append((", ".join(among(self.rows, pairs, "quality")), name))
+            apart.append((", ".join(among(self.rows, both, "quality")) if external else "", name))
+        said = "Runs of one configuration come from more than one environment"
+        lines = [f"{said} ({what}): {listed(names)}." for what, names in grouped(within).items() if what]
+        said = "Programs trained with other libraries than those that evaluate the results"
+        return lines + [f"{said} ({what}): {listed(names)}." for what, names in grouped(apart).items() if what]
+
+    def _used(self, keys: Iterable[str | None]) -> list[int]:
+        return sorted({at for key in keys if (at := self.of(key)) is not None})
+
+
+def _by_program(graph: Graph, replicates: Iterable[Replicate]) -> bool:
+    return any(one.train is not None and "trainer" in graph.nodes[one.train].settings for one in replicates)
 
 
 def differs(one: dict[str, Any], other: dict[str, Any], kind: Of) -> list[str]:

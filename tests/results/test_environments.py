@@ -9,7 +9,7 @@ import pytest
 from results_fixture import study
 
 from lorafile import Study
-from lorafile.results.environments import between, differs
+from lorafile.results.environments import Environments, between, differs
 from lorafile.results.gather import gather
 from lorafile.state import State
 
@@ -80,3 +80,20 @@ def test_runs_of_one_configuration_from_two_environments_are_named(spec_file: Pa
     devices = [results.environments[int(at)]["device"] for at in runs["environment"]]
     assert devices == ["cpu", "NVIDIA L4"]
     assert [pd.notna(at) for at in runs["predicted_in"]] == [True, True]
+
+
+def test_a_program_with_libraries_of_its_own_is_not_called_a_mixture(spec_file: Path) -> None:
+    pytest.importorskip("torch")
+    loaded = Study.load(spec_file, spec_file.parent / ".lora")
+    loaded.apply()
+    plan = loaded.plan()
+    name = next(name for name, replicates in plan.graph.replicates.items() if len(replicates) == 2)
+    for replicate in plan.graph.replicates[name]:
+        assert replicate.train is not None
+        node, done = plan.graph.nodes[replicate.train], plan.results[replicate.train]
+        plan.graph.nodes[replicate.train] = node._replace(settings=node.settings | {"trainer": {}})
+        plan.results[replicate.train] = done._replace(environment=done.environment | {"transformers": "4.57.6"})
+    said = Environments(plan).mixed(plan.graph)
+    now = done.environment["transformers"].partition(".")[0]
+    expected = f"those that evaluate the results (transformers {now} and 4): {name}."
+    assert said == [f"Programs trained with other libraries than {expected}"]
