@@ -95,5 +95,5 @@ def test_a_program_with_libraries_of_its_own_is_not_called_a_mixture(spec_file: 
         plan.results[replicate.train] = done._replace(environment=done.environment | {"transformers": "4.57.6"})
     said = Environments(plan).mixed(plan.graph)
     now = done.environment["transformers"].partition(".")[0]
-    expected = f"those that evaluate the results (transformers {now} and 4): {name}."
+    expected = f"those that evaluate the results (transformers 4 and {now}): {name}."
     assert said == [f"Programs trained with other libraries than {expected}"]
