@@ -264,7 +264,7 @@ def _figures(design: Design, shape: tuple[int, ...], rng: np.random.Generator) -
     normal, variances = rng.standard_normal(shape), np.array(design.variances[:2])
     if not design.binary or not 0 < design.share < 1:
         return np.asarray(variances[:, None] ** 0.5 * normal)
-    of_examples = np.minimum(np.array(design.residuals) / design.n, variances)
+    of_examples = np.minimum(np.array(design.residuals) / design.n, variances).clip(0.0)  # rounding may go below zero
     shares = np.array([design.share + design.effect, design.share])[:, None]
     alike = [_correlation(float(p), float(v)) for [p], v in zip(shares, variances - of_examples, strict=True)]
     common = np.minimum(alike, 1 - _EXACT)[:, None]

@@ -91,3 +91,10 @@ def test_many_studies_are_pooled_as_each_is_alone() -> None:
     assert [one.value for one in alone] == pytest.approx(values[:, 0].tolist())
     assert any(one.noisy for one in alone)
     assert any(len(one.noisy) > 1 for one in alone)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_residual_that_rounding_left_below_zero_is_none() -> None:
+    exact = Design((3, 3), (1e-4, 1e-4), (0.0, 0.0), 0.01, 100, share=0.9)
+    below = replace(exact, residuals=(-1e-18, -1e-18))
+    assert sensitivity(below, ALPHA).difference == pytest.approx(sensitivity(exact, ALPHA).difference, rel=1e-6)
