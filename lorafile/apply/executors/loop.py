@@ -27,6 +27,7 @@ from lorafile.engine.worker.channel import (
 from lorafile.errors import LoraError
 
 _POLL_SECONDS = 0.5
+_MOST_EVENTS = 200  # that are taken in before they are recorded: of a thousand workers that all speak at once
 _WITH_LOG = ("failed", "interrupted")  # outcomes with which the end of the worker's log is stored
 
 
@@ -92,6 +93,7 @@ class Dispatcher:
     detach: bool = False
     detached: bool = False
     _events: list[Event] = field(default_factory=list)  # of this turn
+    _heard: int = 0  # workers that were listened to so far; the next turn begins with the one after them
     _releasable: list[WorkerHandle] = field(default_factory=list)  # when what they sent is stored
 
     def __post_init__(self) -> None:
@@ -155,11 +157,15 @@ class Dispatcher:
     def _listen(self) -> None:
         """Wait until a worker says something or is lost, and take in what all of them said."""
         self.pool.wait(self.workers, _POLL_SECONDS)
-        for worker in list(self.workers):
+        at = self._heard % len(self.workers)
+        for worker in (*self.workers[at:], *self.workers[:at]):
             for message in worker.events():
                 self._take(worker, message)
             if loss := worker.lost():
                 self._handle_loss(worker, loss)
+            self._heard += 1
+            if len(self._events) >= _MOST_EVENTS:  # the others have their turn when these are recorded
+                return
 
     def _flush(self) -> None:
         """Have what was said in this turn recorded, and tell those who wait for it."""
