@@ -105,27 +105,34 @@ def with_variance(planned: PlannedSensitivity, variance: VarianceEstimate) -> Pl
     planned = replace(planned, difference=at.difference, equivalence=at.margin)
     if not variance.df:
         return planned
-    low, high = (sensitivity_of(planned, end) for end in _ends(variance))
+    ends = [at, *(sensitivity_of(planned, end) for end in _ends(variance))]
     return replace(
         planned,
-        difference_range=(low.difference, high.difference),
-        equivalence_range=(low.margin, high.margin),
+        difference_range=_range([end.difference for end in ends]),
+        equivalence_range=_range([end.margin for end in ends]),
     )
 
 
-def _ends(variance: VarianceEstimate) -> tuple[VarianceEstimate, VarianceEstimate]:
-    """Return the variance at both ends of what it may be: the 95 % interval of that between runs, from chi-square.
+def _range(values: list[float]) -> tuple[float, float]:
+    """Return the smallest and the largest of some sizes, of which NaN means that none is enough."""
+    known = [value for value in values if not isnan(value)]
+    return min(known, default=nan), max(known) if len(known) == len(values) else nan
 
-    Of right and wrong answers the share is in an interval, too, and with it what examples bring.
+
+def _ends(variance: VarianceEstimate) -> list[VarianceEstimate]:
+    """Return the variance at the ends of what it may be: the 95 % interval of that between runs, from chi-square.
+
+    Of right and wrong answers the share is in an interval, too, and with it what examples bring. Which of its ends
+    needs the larger difference depends on the variance between runs: all four corners are returned.
     """
     low, high = deviation_interval(variance.runs, variance.df)
-    shares, worth = [variance.mean] * 2, variance.n if isnan(variance.independent) else variance.independent
+    shares, worth = [variance.mean], variance.n if isnan(variance.independent) else variance.independent
     if variance.binary and worth:
         half = _WIDTH * (variance.mean * (1 - variance.mean) / worth) ** 0.5
         least, most = max(variance.mean - half, 0.5 / worth), min(variance.mean + half, 1 - 0.5 / worth)
         middle = min(max(least, 0.5), most)
         shares = [max(least, most, key=lambda share: abs(share - 0.5)), middle]
-    return _end(variance, low, shares[0]), _end(variance, high, shares[1])
+    return [_end(variance, deviation, share) for deviation in (low, high) for share in shares]
 
 
 def _end(variance: VarianceEstimate, deviation: float, share: float) -> VarianceEstimate:
