@@ -209,3 +209,19 @@ def test_an_idle_worker_gets_the_work_of_one_that_has_not_begun() -> None:
     ended = run(pool, Group(("a",)), Group(("b",)), Group(("c",)))
     assert pool.journal == ["1 gets a", "2 gets b", "2 gets c", "1 gives back", "2 gets a"]
     assert {event.key for event in ended} == {"a", "b", "c"}
+
+
+def test_many_workers_that_speak_at_once_are_recorded_in_parts_and_none_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lorafile.apply.executors.loop._MOST_EVENTS", 10)
+    pool, turns = Pool(lambda worker, keys: (ends(keys), None), most=40), []
+    keys = [f"k{number}" for number in range(100)]
+
+    def requests(group: Group) -> list[Request]:
+        return [Request(key, "train", key, {}, {}) for key in group.keys]
+
+    PoolExecutor(pool, 1).run([Group((key,)) for key in keys], ExecutorCallbacks(requests, turns.append, lambda: 0))
+    assert max(map(len, turns)) <= 10 + 1  # what one worker says stays together
+    ended = [event.key for events in turns for event in events if isinstance(event, NodeEnd)]
+    assert sorted(ended) == sorted(keys)

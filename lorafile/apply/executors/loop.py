@@ -157,7 +157,7 @@ class Dispatcher:
     def _listen(self) -> None:
         """Wait until a worker says something or is lost, and take in what all of them said."""
         self.pool.wait(self.workers, _POLL_SECONDS)
-        at = self._heard % len(self.workers)
+        at = self._heard % max(1, len(self.workers))
         for worker in (*self.workers[at:], *self.workers[:at]):
             for message in worker.events():
                 self._take(worker, message)
