@@ -103,10 +103,10 @@ def _unmatched(graph: Graph) -> Iterator[str]:
         elif abs(counts[0] - counts[1]) > _BUDGET * counts[1]:
             far.append(f"{c.name} has {counts[0]:,} of {counts[1]:,}")
     if far:
-        names = listing(far)
+        names = listing(far, len(far))
         yield f'match = "parameters": no rank of these comes within {_BUDGET:.0%} of the first LoRA: {names}.'
     if without:
-        names = listing(without)
+        names = listing(without, len(without))
         yield f'match = "parameters": these have no rank to match, and keep their parameters: {names}.'
 
 

@@ -86,5 +86,5 @@ def test_the_plan_counts_what_peft_trains(
     sections = graph.sections[configuration.name]
     counted = adapter_parameters(sections["adapter"], graph.lock.models[identity(configuration.model)])
     request = Request("key", "train", "count", sections, {"model": str(models[model])})
-    made: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(models[model]), peft_config(request, 1))
+    made: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(models[model]), peft_config(request, 10))
     assert counted == made.get_nb_trainable_parameters()[0]
