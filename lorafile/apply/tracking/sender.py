@@ -23,8 +23,8 @@ _END_SECONDS = 2.0  # that a process has to go when it is killed
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}  # unless the user says otherwise
 
 Describe = Callable[[str, Sent | None], tuple[RunRecord, Sent] | None]
-"""Returns, for a run's key and what the tracker has of it, what to send and what to remember of it; None where the
-tracker has all there is."""
+"""Given a run's key and what the tracker already has, return what to send and what to remember; None if it has
+everything."""
 
 
 class Sender:
