@@ -60,7 +60,8 @@ def arguments():
     """Return the request's settings as arguments of a transformers Trainer."""
     training, every = REQUEST["training"], REQUEST["execution"]["save_steps"]
     shared = {name: training[name] for name in _SHARED if name in training}
-    if 0 < shared["warmup_steps"] < 1 and transformers.__version__ < "5":  # which has a name of its own for a share
+    before_5 = int(transformers.__version__.partition(".")[0]) < 5  # a share has a name of its own there
+    if 0 < shared["warmup_steps"] < 1 and before_5:
         shared["warmup_ratio"] = shared.pop("warmup_steps")
     save = {"save_strategy": "steps", "save_steps": every} if every else {"save_strategy": "no"}
     seeds = {"seed": REQUEST["seed"], "data_seed": REQUEST["seed"]}

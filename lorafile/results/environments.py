@@ -54,7 +54,7 @@ class Environments:
         for name, replicates in graph.replicates.items():
             trained = self._used(replicate.train for replicate in replicates)
             predicted = self._used(key for replicate in replicates for key in replicate.predict.values())
-            both, external = product(trained, predicted), _by_program(graph, replicates)
+            both, external = list(product(trained, predicted)), _by_program(graph, replicates)
             pairs = [*combinations(trained, 2), *combinations(predicted, 2), *(() if external else both)]
             within.append((", ".join(among(self.rows, pairs, "quality")), name))
             apart.append((", ".join(among(self.rows, both, "quality")) if external else "", name))
