@@ -75,7 +75,7 @@ def name_slow_dtypes(plan: Plan, target: Device) -> Plan:
     for name in (name for name in plan.graph.spec.named if name in working):
         found.setdefault(plan.graph.sections[name]["model"]["dtype"], []).append(name)
     lines = [
-        f"model.dtype: this processor has no instructions for {dtype}, and is about {SLOWER:.0f} times slower in it "
+        f"model.dtype: this processor has no instructions for {dtype}, and is over {SLOWER:.0f} times slower in it "
         f'than in float32. Set model.dtype = "float32", or use a GPU ({listing(names)}).'
         for dtype, names in found.items()
         if dtype in target.slow

@@ -11,7 +11,7 @@ from lorafile.plan.forecast.memory import BYTES, EVALUATED
 from lorafile.plan.forecast.shape import Shape, forward_passes
 
 _USED = 0.35  # share of a GPU's best that training usually reaches, until something is measured
-SLOWER = 25.0  # so many times, in a data type for which a processor has no instructions
+SLOWER = 10.0  # than 50 GFLOP/s, in a data type that a processor has no instructions for: 5.4 were measured
 _STEP_SECONDS = 0.0005  # for each block and pass: launching, whatever the size
 _MODULE_SECONDS = 0.0002  # for each adapted layer and pass, in addition
 _LOAD_SECONDS, _LOADED = 0.25, 1e9  # of a whole model that was trained: each time, and bytes a second
