@@ -4,19 +4,23 @@ Run `python benchmarks/published_memory.py`; it prints the table of docs/forecas
 `benchmarks/results/DATE-published-memory.json`. The runs, their sources and settings are in published_memory.toml.
 
 Each run is walked twice: with the settings of the tool that was measured (the type of its adapters, its loss, its
-version of bitsandbytes), which says how true a walk is; and as Lorafile would do it, which is what a plan says.
+version of bitsandbytes, torch.compile), which says how true a walk is; and as Lorafile would do it, which is what a
+plan says.
 """
 
+import contextlib
 import json
 import statistics
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from compiled_walk import FusedLoss, compiled_blocks
 from torch import nn
 from torch.nn import functional
 
@@ -68,34 +72,41 @@ def hidden_and_head(model: Any, batch: Batch) -> tuple[torch.Tensor, nn.Module]:
 
 def at_once(model: Any, batch: Batch) -> torch.Tensor:
     """transformers' own loss: every position at once, in float32."""
-    logits = model(**batch.inputs).logits.float().flatten(0, 1)
+    return cross_entropy(model(**batch.inputs).logits.float().flatten(0, 1))
+
+
+def cross_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """torch's loss over logits [n, vocabulary]."""
     return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device="meta"))
 
 
-def in_chunks(model: Any, batch: Batch, size: int, wide: bool) -> torch.Tensor:
+def in_chunks(model: Any, batch: Batch, size: int, loss: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """The head and the loss over some positions after the others; the logits of all stay until the backward pass."""
     hidden, head = hidden_and_head(model, batch)
     chunks = [head(part) for part in hidden.split(size, dim=1)]
-    losses = []
-    for chunk in chunks:
-        flat = chunk.float().flatten(0, 1) if wide else chunk.flatten(0, 1)
-        losses.append(functional.cross_entropy(flat, torch.zeros(len(flat), dtype=torch.int64, device="meta")))
-    return torch.stack(losses).sum()
+    return torch.stack([loss(chunk.flatten(0, 1)) for chunk in chunks]).sum()
+
+
+def in_eight(model: Any, batch: Batch, loss: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The same in eight chunks."""
+    return in_chunks(model, batch, batch.input_ids.shape[1] // 8, loss)
 
 
 LOSSES = {
     "engine": summed_loss,
     "float32": at_once,
-    "chunks": lambda model, batch: in_chunks(model, batch, 128, wide=False),
-    "float32 chunks": lambda model, batch: in_chunks(model, batch, batch.input_ids.shape[1] // 8, wide=True),
+    "chunks": lambda model, batch: in_chunks(model, batch, 128, cross_entropy),
+    "float32 chunks": lambda model, batch: in_eight(model, batch, lambda chunk: cross_entropy(chunk.float())),
+    "compiled chunks": lambda model, batch: in_eight(model, batch, FusedLoss.apply),
 }
 
 
-def walked(step: Step, loss: str) -> int:
-    """Return the bytes at the peak of a step with some loss."""
+def walked(step: Step, loss: str, compiled: bool = False) -> int:
+    """Return the bytes at the peak of a step with some loss, and with its blocks compiled or not."""
     memory_walk.summed_loss = LOSSES[loss]
     try:
-        return sum(vars(walk(step)).values())
+        with compiled_blocks() if compiled else contextlib.nullcontext():
+            return sum(vars(walk(step)).values())
     finally:
         memory_walk.summed_loss = summed_loss
 
@@ -127,11 +138,13 @@ def measure(run: dict[str, Any], config: dict[str, Any]) -> Row:
     own = Step(config, settings, run["examples"], run["length"], tokens, packed)
     if quantization is not None and run.get("quantized_head"):
         packed = quantized(config, quantization, with_head=True)
-    saves_inputs = quantization is not None and run.get("saves_inputs", False)
-    theirs = replace(own, packed=packed, saves_inputs=saves_inputs)
+    theirs = replace(own, config=config | run.get("computes", {}), packed=packed)
     theirs = replace(theirs, adapter_dtype=run.get("adapter_dtype", "float32"))
+    theirs = replace(theirs, saves_inputs=run.get("saves_inputs", False), unpacked_dtype=run.get("unpacked_dtype", ""))
+    compiled = run.get("compiled", False)
+    peaks = (walked(theirs, "compiled chunks" if compiled else run["loss"], compiled), walked(own, "engine"))
     factor, more = {"allocated": (1.0, 0), "reserved": (SLACK, 0), "used": (SLACK, CONTEXT)}[run["quantity"]]
-    sizes = [(walked(step, loss) * factor + more) / 1e9 for step, loss in ((theirs, run["loss"]), (own, "engine"))]
+    sizes = [(peak * factor + more) / 1e9 for peak in peaks]
     method = (
         "full" if adapter["method"] == "full" else f"{'DoRA' if adapter.get('use_dora') else 'LoRA'} r={adapter['r']}"
     )

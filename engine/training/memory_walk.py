@@ -39,6 +39,7 @@ class Step:
     :ivar examples: of a micro-batch, `length` tokens each, of which `supervised` are in the loss
     :ivar adapter_dtype: type of the adapter; PEFT holds it in float32 whatever the base is
     :ivar saves_inputs: quantized layers keep their inputs for the backward pass, as bitsandbytes did before 0.43.2
+    :ivar unpacked_dtype: in which quantized weights are unpacked, before they are cast; empty: the base's
     """
 
     config: dict[str, Any]
@@ -49,6 +50,7 @@ class Step:
     packed: dict[str, int] = field(default_factory=dict)
     adapter_dtype: str = "float32"
     saves_inputs: bool = False
+    unpacked_dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,30 +119,31 @@ class _Dequantized(torch.autograd.Function):
     """A product with a quantized weight, which is in full only while it is used, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, shape: tuple[int, int], saves: bool) -> torch.Tensor:
-        """Return x [.., in] times a weight [out, in]."""
-        ctx.shape = shape
+    def forward(ctx: Any, x: torch.Tensor, shape: tuple[int, int], dtype: torch.dtype, saves: bool) -> torch.Tensor:
+        """Return x [.., in] times a weight [out, in] that is unpacked in a type, and cast to that of x."""
+        ctx.shape, ctx.dtype = shape, dtype
         ctx.save_for_backward(*([x] if saves else []))
-        return functional.linear(x, x.new_empty(shape))
+        return functional.linear(x, x.new_empty(shape, dtype=dtype).to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (gradient,) = gradients
-        return gradient @ gradient.new_empty(ctx.shape), None, None
+        return gradient @ gradient.new_empty(ctx.shape, dtype=ctx.dtype).to(gradient.dtype), None, None, None
 
 
 class _Quantized(nn.Linear):
     """A linear layer whose weight is packed into so many bytes."""
 
-    def __init__(self, like: nn.Linear, size: int, saves: bool) -> None:
+    def __init__(self, like: nn.Linear, size: int, step: Step) -> None:
         super().__init__(like.in_features, like.out_features, bias=False, device="meta", dtype=like.weight.dtype)
-        self.saves = saves
+        self.saves = step.saves_inputs
+        self.unpacked = getattr(torch, step.unpacked_dtype) if step.unpacked_dtype else like.weight.dtype
         self.weight = nn.Parameter(torch.empty(size, dtype=torch.uint8, device="meta"), requires_grad=False)
         self.bias = like.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shape = (self.out_features, self.in_features)
-        product: torch.Tensor = _Dequantized.apply(x, shape, self.saves)  # type: ignore[no-untyped-call]
+        product: torch.Tensor = _Dequantized.apply(x, shape, self.unpacked, self.saves)  # type: ignore[no-untyped-call]
         return product if self.bias is None else product + self.bias
 
 
@@ -191,7 +194,7 @@ def _model(step: Step) -> Any:
         for name, size in step.packed.items():
             parent, _, child = name.rpartition(".")
             holder = model.get_submodule(parent)
-            setattr(holder, child, _Quantized(getattr(holder, child), size, step.saves_inputs))
+            setattr(holder, child, _Quantized(getattr(holder, child), size, step))
     model.requires_grad_(step.settings["adapter"]["method"] == "full")
     return model
 

@@ -138,20 +138,37 @@ def test_a_walk_comes_within_a_fifth_of_litgpts_figures(
 
 def walk_litgpt(config: Config, modules: tuple[str, ...], examples: int, quantization: str) -> float:
     """Return the walked GB of a LitGPT run: bfloat16 adapters, and the bitsandbytes of its day."""
+    return sum(litgpt_step(config, modules, examples, quantization).values()) / 1e9
+
+
+def litgpt_step(
+    config: Config, modules: tuple[str, ...], examples: int, quantization: str, **settings: Any
+) -> dict[str, int]:
+    """Return the bytes at the peak of such a run, by what they are for."""
     pytest.importorskip("torch")
     from lorafile.engine.training.memory_walk import Step, walk
     from lorafile.plan.forecast.meta_device import packed
 
     adapter = lora(*modules, lora_dropout=0.05)
     node, shape = work(config, adapter, examples, 512, quantization)
-    old = quantization != "none"  # 0.42 kept the inputs of quantized layers
+    old = quantization != "none"  # 0.42 kept the inputs of quantized layers; they are unpacked in half precision
     step = Step(config, node.settings, examples, 512, examples * 512, packed(node.settings["quantization"], shape))
-    held = walk(Step(**{**step.__dict__, "adapter_dtype": "bfloat16", "saves_inputs": old}))
-    return sum(held.__dict__.values()) / 1e9
+    tool = {"adapter_dtype": "bfloat16", "saves_inputs": old, "unpacked_dtype": "float16" if old else ""}
+    return vars(walk(Step(**{**step.__dict__, **tool, **settings})))
 
 
 def test_four_bits_are_larger_on_tiny_llama_with_the_bitsandbytes_of_that_day() -> None:
     assert walk_litgpt(TINY_LLAMA, ALL, 8, "nf4") > walk_litgpt(TINY_LLAMA, ALL, 8, "none")
+
+
+def test_a_weight_that_is_unpacked_in_another_type_is_there_twice() -> None:
+    config = TINY_LLAMA | {"num_hidden_layers": 2, "vocab_size": 512}  # so that the peak is in the largest weight
+    cast, as_it_is = (
+        sum(litgpt_step(config, ("q_proj", "v_proj"), 1, "nf4", unpacked_dtype=dtype).values())
+        for dtype in ("float16", "bfloat16")
+    )
+    largest, product = 2 * config["hidden_size"] * config["intermediate_size"], 2 * 512 * config["hidden_size"]
+    assert cast - as_it_is == largest - product  # both copies before the product, or one with it
 
 
 def test_arithmetic_and_walk_agree_and_a_walk_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
