@@ -28,8 +28,7 @@ from lorafile.engine.run import run
 from lorafile.engine.stacking.compatible import training_class
 from lorafile.engine.write_snapshot import method_configs
 from lorafile.files.jsonl import read_lines
-from lorafile.specs.snapshot import snapshot
-from lorafile.specs.tables.methods import declared
+from lorafile.specs.snapshot import declared, snapshot
 from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.train import EXECUTION, TrainTable
 

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
+import tomli
 from pydantic import Field, create_model
 
 from lorafile.specs.values import Number, Settings
@@ -35,6 +36,12 @@ def snapshot() -> dict[str, Any]:
     """Return the snapshot: the versions it was made from, and name -> {type, default, help} for each class."""
     data: dict[str, Any] = json.loads((files("lorafile.specs") / "snapshot.json").read_text(encoding="utf-8"))
     return data
+
+
+@cache
+def declared() -> dict[str, dict[str, Any]]:
+    """Return method -> its lines in methods.toml."""
+    return tomli.loads((files("lorafile.specs") / "methods.toml").read_text(encoding="utf-8"))
 
 
 @cache

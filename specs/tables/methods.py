@@ -12,10 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
-import tomli
 from pydantic import Field, create_model
 
-from lorafile.specs.snapshot import Overrides, settings_table, snapshot
+from lorafile.specs.snapshot import Overrides, declared, settings_table, snapshot
 from lorafile.specs.tables.lora import INNER, LORA, VARIANTS, LoraSettings
 from lorafile.specs.values import (
     Alpha,
@@ -110,12 +109,6 @@ def probed() -> dict[str, dict[str, Any]]:
         (files("lorafile.specs") / "methods.json").read_text(encoding="utf-8")
     )["methods"]
     return rows
-
-
-@cache
-def declared() -> dict[str, dict[str, Any]]:
-    """Return method -> its lines in methods.toml."""
-    return tomli.loads((files("lorafile.specs") / "methods.toml").read_text(encoding="utf-8"))
 
 
 def stays_out(name: str) -> str:
