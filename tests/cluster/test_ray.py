@@ -161,3 +161,11 @@ def test_no_cluster_is_a_sentence(spec: Path) -> None:
     apply = Apply(spec, "ray", "--cluster", "ray", RAY_ADDRESS="ray://127.0.0.1:10001")
     assert apply.end() == 1
     assert "is a Ray Client address, which is not supported" in apply.errors
+    with socket.socket() as closed:  # bound, and nobody listens: Ray itself would try for minutes
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        apply = Apply(spec, "ray", "--cluster", "ray", RAY_ADDRESS=address)
+        assert apply.end() == 1
+    assert apply.errors.startswith(
+        f"Error: No Ray cluster can be reached at {address}: [Errno 111] Connection refused."
+    )

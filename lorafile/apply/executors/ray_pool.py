@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -33,6 +34,7 @@ START_SECONDS = 300.0  # until an actor's first sign of life: Ray may have to st
 _POLL_SECONDS = 2.0  # of a long poll; an empty answer is a sign of life
 _AGENT = "agent-"  # how the directory of an agent's own begins
 _PIECE = 1 << 25  # bytes of a file that travel at once
+_KNOCK_SECONDS = 10.0  # until an address is taken for one at which nothing listens
 
 
 class AgentActor:
@@ -380,6 +382,7 @@ def connect(cluster: Cluster) -> Any:
         )
     _keep_stdout(ray)
     if not ray.is_initialized():
+        _knock(address)
         handler = signal.getsignal(signal.SIGTERM)
         try:
             # Ray puts the current directory before everything else on its workers' path: a peft.py there would be
@@ -387,15 +390,32 @@ def connect(cluster: Cluster) -> Any:
             with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # ConnectionError, ValueError, RuntimeError, AuthenticationError, …
-            raise LoraError(
-                f"No Ray cluster can be reached at {address}: {_first_sentence(error)}. Start one with `ray start`, or "
-                "set its address in lora.toml (ray.address) or RAY_ADDRESS. If it requires a token, set RAY_AUTH_MODE "
-                "and the token as on its nodes."
-            ) from None
+            raise _unreachable(address, _first_sentence(error)) from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray's would end this process at once
     return ray
+
+
+def _knock(address: str) -> None:
+    """Check that something listens at an address of the form `host:port`; Ray itself would try for minutes.
+
+    :raises LoraError: when nothing does
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise _unreachable(address, getattr(error, "strerror", None) or error) from None
+
+
+def _unreachable(address: str, why: object) -> LoraError:
+    return LoraError(
+        f"No Ray cluster can be reached at {address}: {why}. Start one with `ray start`, or set its "
+        "address in lora.toml (ray.address) or RAY_ADDRESS. If it requires a token, set RAY_AUTH_MODE and the token as "
+        "on its nodes."
+    )
 
 
 def _keep_stdout(ray: Any) -> None:
