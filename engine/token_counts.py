@@ -9,6 +9,9 @@ def count_tokens(tokenizer: Path, texts: Iterable[str]) -> int:
     try:
         from tokenizers import Tokenizer
 
-        return sum(len(one.ids) for one in Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts)))
+        own = Tokenizer.from_file(str(tokenizer))
+        own.no_padding()  # a file may say that every text is padded to 128 tokens, or cut to them
+        own.no_truncation()
+        return sum(len(one.ids) for one in own.encode_batch(list(texts)))
     except Exception:  # no such library, or its bare exception for a file that it cannot read
         return 0

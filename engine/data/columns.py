@@ -1,5 +1,6 @@
 """Which columns each format of `[data]` reads, and which format a set of columns is. Imports no torch."""
 
+from itertools import chain
 from typing import Any
 
 from lorafile.engine.data.example import MISSING, NAN, no_text, placeholders
@@ -37,6 +38,7 @@ _FIELDS: dict[str, dict[str, bool]] = {
     "squad": {"context": False, "question": False},
     "text": {"text": False},
 }
+_BESIDES = ("tools", "system", "history")  # what a conversation may have next to its turns
 _BY_COLUMNS = (
     ("chat", ("messages",)),
     ("chat", ("conversations",)),
@@ -149,6 +151,21 @@ def reads_otherwise(data: dict[str, Any], kinds: dict[str, list[str]]) -> bool:
     texts = _texts(data, kinds)
     messages = data["format"] == "completion" and not data["template"] and not texts
     return messages or any(NAN in kinds.get(column, ()) for field in texts for column in _columns_of(data, field))
+
+
+def read_columns(form: str, template: str, columns: dict[str, str], names: list[str]) -> list[str]:
+    """Return the columns that a format or template reads, in the data's order; all of them where none would be.
+
+    :param template: the texts of `data.template`; empty without one
+    :param columns: `data.columns`; `names`: the data's own
+    """
+    if template:
+        fields = {"answers" if field == "answer" else field for field in placeholders(template)}
+    else:
+        fields = {*_FIELDS.get(form, {}), *chain.from_iterable(REQUIRED.get(form, ()))}
+    data = {"format": form, "columns": columns}
+    read = {*_BESIDES, *chain.from_iterable(_columns_of(data, field) for field in fields)}
+    return [name for name in names if name in read] or names
 
 
 def _texts(data: dict[str, Any], kinds: dict[str, list[str]]) -> dict[str, bool]:

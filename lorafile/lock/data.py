@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.columns import answers_column, cluster_column, label_column
+from lorafile.engine.data.columns import answers_column, cluster_column, detect, label_column, read_columns
 from lorafile.engine.data.example import cluster_of, kind_of
 from lorafile.engine.data.files import DataFile, Reading, data_file
 from lorafile.engine.data.labels import HIDDEN, label_key
@@ -39,6 +39,7 @@ _OF_SOME = (
     "answers",
     "unanswerable",
     "cluster",
+    "counted",
     "percentiles",
     "shared_clusters",
 )
@@ -48,6 +49,7 @@ _OF_SOME = (
 class DataLock:
     """A data set by content: of each of its splits digest, number of rows, and mean and longest row in characters.
 
+    :ivar counted: the columns whose characters are counted, those that a spec reads; empty: all of them
     :ivar label: the column of classes, where it has one; `labels`: split -> its distinct values, as text;
         `class_names`: value -> name, where the data name them
     :ivar cluster: the column by which rows stay together where splits are drawn; `shared_clusters`: two splits of the
@@ -82,6 +84,11 @@ class DataLock:
     unanswerable: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, dict[str, list[str]]] | None = None
     percentiles: dict[str, list[int]] = field(default_factory=dict)
+    counted: list[str] = field(default_factory=list)
+
+    def text(self, row: dict[str, Any]) -> str:
+        """Return what is counted of a row."""
+        return " ".join(str(row.get(name, "")) for name in self.counted or row)
 
     def classes(self) -> list[str]:
         """Return the distinct labels of all splits, without what stands for a hidden one."""
@@ -98,14 +105,14 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
     ignored: list[str] = []
     files, layout = _files(source, table, locked, ignored)
     digests = {split: data_digest(parts, table.sample_by) for split, parts in files.items()}
-    same = locked is not None and (locked.digests, locked.layout) == (digests, layout)
-    if locked is not None and same and same_columns(table, locked) and locked.kinds is not None:
+    if locked is not None and (locked.digests, locked.layout) == (digests, layout) and _is_complete(table, locked):
         return locked
     columns = _columns(files, table.sample_by)
+    counted = read_by(table, columns)
     label = label_column(table.columns, columns)
     answers = answers_column(table.columns, columns)
     cluster = cluster_column(table.cluster, table.format, table.columns, columns)
-    counts = {split: _count(parts, table, label, answers, cluster) for split, parts in files.items()}
+    counts = {split: _count(parts, table, counted, label, answers, cluster) for split, parts in files.items()}
     left_out = {split: count.left_out for split, count in counts.items() if count.left_out}
     if not any(count.rows for count in counts.values()):
         why = " has no rows left after data.where" if left_out else " is empty: it has no rows"
@@ -130,17 +137,37 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
         unanswerable={split: count.unanswered for split, count in counts.items()} if answers else {},
         kinds={s: {name: sorted(c.kinds[name]) for name in sorted(c.kinds)} for s, c in counts.items() if c.kinds},
         percentiles={split: count.percentiles() for split, count in counts.items() if count.rows},
+        counted=counted,
     )
+
+
+def read_by(table: DataTable, columns: list[str]) -> list[str]:
+    """Return the columns that a spec reads of a data set; nothing where that is all of them, or cannot be told."""
+    try:
+        form = (
+            table.format
+            if table.format != "auto"
+            else ""
+            if table.template
+            else detect([*columns, *table.columns], table.path)
+        )
+    except NodeError:  # the spec's mistake, which is told where the data are read
+        return []
+    template = table.template.prompt + table.template.completion if table.template else ""
+    read = read_columns(form, template, table.columns, columns)
+    return [] if len(read) == len(columns) else read
 
 
 @dataclass
 class _Count:
     """What is counted of a split: rows, those that `data.where` leaves out, characters, and labels.
 
+    :ivar counted: the columns whose characters are counted; empty: all
     :ivar texts: column -> characters of all its texts, and of the longest; `kinds`: what its values are that are none
     :ivar unanswered: rows without an accepted answer
     """
 
+    counted: list[str] = field(default_factory=list)
     rows: int = 0
     left_out: int = 0
     characters: int = 0
@@ -160,7 +187,7 @@ class _Count:
         """
         if cluster is not None:
             self.clusters.add(hash(cluster_of(row, cluster, self.rows)))
-        characters = sum(len(str(value)) for value in row.values())
+        characters = sum(len(str(row.get(name, ""))) for name in self.counted or row)
         self.rows += 1
         self.characters += characters
         self.longest = max(self.longest, characters)
@@ -195,10 +222,15 @@ def _shared(counts: dict[str, _Count]) -> dict[str, int]:
 
 
 def _count(
-    files: list[DataFile], table: DataTable, label: str | None, answers: str | None, cluster: str | None
+    files: list[DataFile],
+    table: DataTable,
+    counted: list[str],
+    label: str | None,
+    answers: str | None,
+    cluster: str | None,
 ) -> _Count:
     """Count the rows of a split, one at a time."""
-    count, left_out = _Count(), Counter[str]()
+    count, left_out = _Count(counted), Counter[str]()
     with task(f"Reading the data {table.path}", unit="rows") as reading:
         for row in read_rows(files, table.sample_by, left_out):
             count.add(row, label, answers, cluster)
@@ -277,6 +309,12 @@ def same_columns(table: DataTable, locked: DataLock) -> bool:
     answers = locked.answers is None or locked.answers == answers_column(table.columns, locked.columns)
     clusters = table.cluster is None or (table.cluster or None) == locked.cluster
     return answers and clusters and locked.label == label_column(table.columns, locked.columns)
+
+
+def _is_complete(table: DataTable, locked: DataLock) -> bool:
+    """Return whether a lock entry of the same files has all that a new one would have."""
+    counted = locked.counted == read_by(table, locked.columns)
+    return counted and same_columns(table, locked) and locked.kinds is not None
 
 
 def data_digest(files: Sequence[Path | DataFile], sample_by: str = "auto") -> str:

@@ -202,7 +202,7 @@ def _characters_per_token(graph: Graph, prepare: GraphNode) -> float:
         rows = tuple(islice(read_rows(files.get(source, []), table.sample_by), _SAMPLE))
     except LoraError:  # a lock is enough for a plan
         return _CHARACTERS
-    return _ratio(directory / "tokenizer.json", tuple(" ".join(map(str, row.values())) for row in rows))
+    return _ratio(directory / "tokenizer.json", tuple(map(lock.text, rows)))
 
 
 @lru_cache(maxsize=64)

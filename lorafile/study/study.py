@@ -57,13 +57,17 @@ def spec_and_state(spec: Path | None, state: Path | None) -> tuple[specs.Spec | 
 
 @dataclasses.dataclass(frozen=True)
 class BestFigure:
-    """The best mean of a study's primary metric so far, and the configuration and number of seeds that have it."""
+    """The mean of a study's primary metric of the best configuration so far, and its number of seeds.
+
+    :ivar chosen_on: the split on which it is the best where that is another than `split`, and another is the best there
+    """
 
     metric: str
     split: str
     configuration: str
     mean: float
     seeds: int
+    chosen_on: str = ""
 
 
 def check_locked(plan: Plan) -> None:
@@ -373,17 +377,19 @@ class Study:
         return State.snapshot(self.state, lambda state: gather(self.plan(), state))
 
     def best_figure(self) -> "BestFigure | None":
-        """Return the best mean of the primary metric so far; None where no configuration has one."""
-        from lorafile.analysis.common.scores import scores, split_of
+        """Return the figure of the configuration that is best on validation so far; None where none has one."""
+        from lorafile.analysis.common.scores import best, scores, split_of
         from lorafile.engine.metrics.registry import more_is_better
 
         results = self.gather()
         metric, split = results.primary, split_of(results, results.primary)
         scored = {name: score for name, score in scores(results, f"{split}.{metric}").items() if score.known}
-        if not scored:
+        name = best(results, list(scored), metric)
+        if name is None:
             return None
-        name = (max if more_is_better(metric) else min)(scored, key=lambda name: scored[name].mean)
-        return BestFigure(metric, split, name, scored[name].mean, scored[name].n)
+        leader = (max if more_is_better(metric) else min)(scored, key=lambda name: scored[name].mean)
+        elsewhere = split == "test" and scored[leader].mean != scored[name].mean
+        return BestFigure(metric, split, name, scored[name].mean, scored[name].n, "validation" if elsewhere else "")
 
     def analyses(self, results: "Results | None" = None) -> "list[Analysis]":
         """Return the spec's analyses, or every one that has something to say: sentences, tables and Altair charts.

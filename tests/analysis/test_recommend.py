@@ -9,6 +9,7 @@ from scipy import stats
 from spec_fixture import parse
 
 from lorafile.analysis.common.base import Analysis
+from lorafile.analysis.overview.first_screen import first_screen
 from lorafile.analysis.recommend.budgets import budget_of
 from lorafile.analysis.recommend.choice import Recommendation
 from lorafile.analysis.recommend.recommend import recommendations
@@ -174,6 +175,22 @@ def test_without_memory_profiles_size_decides_and_memory_budgets_are_not_asked()
     assert "The peak training memory was not measured, so saved size decides which is cheaper." in said(
         results, margin="5pt"
     )
+
+
+def test_where_nothing_generates_the_shipped_budgets_limit_training_alone() -> None:
+    found = recommendations(made(FIGURES), AnalysisTable(kind="recommend", margin="5pt"))
+    limits = {budget.name: budget.limits for each in found for budget in each.budgets}
+    assert (limits["consumer-8GB"], limits["workstation-24GB"]) == ({"train_memory": 8e9}, {"train_memory": 24e9})
+    assert next(each for each in found if each.budget.name == "consumer-8GB").order
+
+
+def test_the_first_answer_is_that_of_the_budget_without_limits() -> None:
+    """Where the cheapest is the best, `best-quality` and `cheapest` come to the same, and share one recommendation."""
+    declared = table(budgets={"tiny": "1MB"}, profiles=["best-quality", "cheapest"])
+    figures: dict[str, tuple[float | str, ...]] = {SMALL: (0.83, 0.84, 0.85), LARGE: (0.8, 0.81, 0.82)}
+    screen = first_screen(made(figures, declared=(declared,)), [])
+    assert screen is not None
+    assert screen.sentences[0].startswith(f"{SMALL} (83.0\u202f%")
 
 
 def test_amounts_are_read_in_their_units() -> None:

@@ -37,10 +37,11 @@ def test_json_is_an_event_a_line_and_ends_with_the_best_figure(two_ranks: Path) 
     losses = [event["loss"] for event in events if event["event"] == "progress" and "loss" in event]
     assert losses
     assert (last["exit_code"], last["left"]) == (0, 0)
-    runs = study.results()
-    means = runs.groupby("configuration")["test.log_loss"].mean()
-    assert last["best"]["configuration"] == means.idxmin()
-    assert last["best"]["mean"] == pytest.approx(means.min())
+    means = study.results().groupby("configuration")[["validation.log_loss", "test.log_loss"]].mean()
+    chosen = means["validation.log_loss"].idxmin()
+    assert last["best"]["configuration"] == chosen
+    assert last["best"]["mean"] == pytest.approx(means["test.log_loss"][chosen])
+    assert bool(last["best"]["chosen_on"]) == (chosen != means["test.log_loss"].idxmin())
     again = lora("apply", "--yes", cwd=here)
     assert again.stdout.endswith("Next: lora report study.toml\n")
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from lorafile import Study
 from lorafile.cli.main import main
+from lorafile.plan.cost import estimate_cost
 from lorafile.plan.training_summary import SplitRows, dropped_lines, run_steps, split_rows, training_lines
 
 SPEC = """
@@ -62,6 +63,30 @@ def test_rows_that_are_too_long_are_estimated_and_then_counted(study: Study) -> 
     study.apply(study.plan(target=["data/*"]))
     (line,) = dropped_lines(split_rows(study.plan()))
     assert "161 of 300 train rows (54 %) are longer than data.max_length = 24 tokens and are dropped." in line
+
+
+def test_columns_that_are_not_read_make_no_row_longer(study: Study) -> None:
+    plain = study.plan()
+    before, seconds = split_rows(plain), estimate_cost(plain).seconds
+    for file in (study.spec.file.parent / "data").iterdir():
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        more = {"id": "0" * 200, "embedding": [0.25] * 100}
+        file.write_text("".join(f"{json.dumps(row | more)}\n" for row in rows), encoding="utf-8")
+    again = Study.load(study.spec.file, study.state).plan()
+    assert split_rows(again) == before
+    assert estimate_cost(again).seconds == seconds
+
+
+def test_a_tokenizer_that_pads_and_cuts_makes_no_row_longer(study: Study) -> None:
+    """As that of sentence-transformers, whose file says that every text has 128 tokens."""
+    file = study.spec.file.parent / "model/tokenizer.json"
+    pad = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    cut = {"direction": "Right", "max_length": 256, "strategy": "LongestFirst", "stride": 0}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content |= {"padding": pad | {"strategy": {"Fixed": 256}}, "truncation": cut}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    estimated = next(row for row in split_rows(Study.load(study.spec.file, study.state).plan()) if row.split == "train")
+    assert estimated.too_long == pytest.approx(161, abs=5)
 
 
 def test_steps_are_those_that_are_trained(study: Study) -> None:

@@ -58,7 +58,8 @@ def first_screen(results: Results, analyses: list[Analysis]) -> FirstScreen | No
 def _choice(results: Results) -> Recommendation | None:
     declared = [table for table in results.declared if table.kind == "recommend"]
     found = recommendations(results, (declared or [AnalysisTable(kind="recommend")])[0])
-    return next((one for one in found if one.budget.by == "cost" and not one.budget.limits), next(iter(found), None))
+    cheapest = (one for one in found if any(by.by == "cost" and not by.limits for by in one.budgets))
+    return next(cheapest, next(iter(found), None))
 
 
 def _answer(results: Results, choice: Recommendation | None) -> tuple[str, ...]:
@@ -68,7 +69,9 @@ def _answer(results: Results, choice: Recommendation | None) -> tuple[str, ...]:
     lines = list(brief(results, choice)) if choice is not None else []
     if not lines:
         top = best(results, results.names, metric)
-        lines = [f"{top} has the best mean: {score(metric, figures[top].mean)}."] if top else []
+        value = score(metric, figures[top].mean) if top else ""
+        said = f"mean on validation, and {value} on test" if split == "test" else f"mean: {value}"
+        lines = [f"{top} has the best {said}."] if top else []
     untuned = [name for name, role in references(results).items() if role == "untuned" and figures[name].known]
     if untuned and len(lines) < 3:
         lines.append(f"Without training ({untuned[0]}), it is {score(metric, figures[untuned[0]].mean)}.")

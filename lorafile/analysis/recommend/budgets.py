@@ -1,7 +1,7 @@
 """Budgets: what a configuration may cost and has to be able to do, and which configurations keep within one."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import Literal
 
@@ -71,9 +71,13 @@ def budgets(results: Results, table: AnalysisTable) -> list[Budget]:
     declared += [PROFILES[name] for name in table.profiles]
     if declared:
         return declared
-    memory = cells(profiles(results)[0], COSTS["train_memory"].column)
-    wanted = PROFILES if any(value is not None for value in memory) else ("best-quality", "cheapest")
-    return [PROFILES[name] for name in wanted]
+    table_of_profiles, shipped = profiles(results)[0], []
+    for budget in PROFILES.values():  # where nothing generates, as where texts are classified, training alone counts
+        known = {name: cells(table_of_profiles, COSTS[name].column) for name in budget.limits}
+        limits = {name: budget.limits[name] for name in known if any(value is not None for value in known[name])}
+        if "train_memory" in limits or not budget.limits:
+            shipped.append(replace(budget, limits=limits))
+    return shipped
 
 
 def budget_of(name: str, value: str | BudgetTable) -> Budget:

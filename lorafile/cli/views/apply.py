@@ -72,8 +72,8 @@ def left_over(plan: Plan, applied: "Applied") -> LeftOver:
 def best_line(best: "BestFigure") -> str:
     """Return `Best so far: 98.5 % exact match on test, rank/r=32 (3 seeds)`."""
     value = metric_value(f"{best.split}.{best.metric}", best.mean)
-    seeds = plural(best.seeds, "seed")
-    return f"Best so far: {metric_title(f'{best.split}.{best.metric}')} {value}, {best.configuration} ({seeds})"
+    about = plural(best.seeds, "seed") + (f"; the best on {best.chosen_on}" if best.chosen_on else "")
+    return f"Best so far: {metric_title(f'{best.split}.{best.metric}')} {value}, {best.configuration} ({about})"
 
 
 def best_json(best: "BestFigure | None") -> dict[str, Any] | None:
