@@ -26,7 +26,7 @@ TERMS = {
     "merged": "The adapter is added into the base's weights.",
     "untuned": "The base model without any training.",
 }
-_PATTERN = re.compile(r"(?<![\w/=])(" + "|".join(sorted(map(re.escape, TERMS), key=len, reverse=True)) + r")(?![\w=])")
+_PATTERN = re.compile(r"(?<![\w/=.])(" + "|".join(sorted(map(re.escape, TERMS), key=len, reverse=True)) + r")(?![\w=])")
 
 
 def split(text: str) -> list[str]:

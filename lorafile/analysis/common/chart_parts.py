@@ -42,8 +42,10 @@ class Quality:
         return alt.Scale(domain=domain, zero=False, nice=False, clamp=is_share(self.metric))
 
     def axis(self) -> alt.Axis:
-        """Return the axis's ticks and numbers."""
-        return alt.Axis(format=self.format, tickCount=6, labelOverlap="greedy", labelSeparation=6)
+        """Return the axis's ticks and numbers, with as many digits as tell neighbouring ticks apart."""
+        return alt.Axis(
+            format="~p" if self.format.endswith("p") else "~r", tickCount=6, labelOverlap="greedy", labelSeparation=6
+        )
 
     def upright(self, scale: alt.Scale) -> alt.Y:
         """Return the vertical axis of a chart whose figures are its `value`s; which way is better stands elsewhere."""

@@ -32,7 +32,7 @@ def chart(verdicts: list[Verdict], names: dict[str, str], about: str, more: bool
     gap = (max(high, 0) - min(low, 0)) * 0.06 or 1.0
     # room on the right for the verdicts, which stand next to their intervals
     scale = alt.Scale(domain=[min(low, 0) - gap, max(high, 0) + 3 * gap], nice=False, zero=False)
-    x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format=".3~g", tickCount=7))
+    x = alt.X("difference:Q", title=title, scale=scale, axis=alt.Axis(format="~r", tickCount=7))
     order = list(rows["label"])
     y = named_rows("label:N", order)
     base = alt.Chart(rows).encode(y=y)

@@ -109,7 +109,7 @@ def _line(found: Decomposition) -> Any:
     frame, x = pd.DataFrame(rows), _across(found, grid.by)
     pair = f"{grid.rows[high]} minus {grid.rows[low]}"
     title = [f"{pair},", unit] if unit else pair
-    y = alt.Y("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=5))
+    y = alt.Y("difference:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~r", tickCount=5))
     tips = tooltip(("column:N", grid.by), ("shown:N", "difference"), ("interval:N", "interval"))
     base = alt.Chart(frame).encode(x=x)
     layers = [

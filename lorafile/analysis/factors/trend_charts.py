@@ -208,7 +208,7 @@ def _gains_panel(rows: list[dict[str, Any]], scale: str, x: Any, colour: dict[st
     """
     _, unit = axis_unit(scale)
     title = ["per doubling,", unit] if unit else "per doubling"
-    y = alt.Y("gain:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format=".3~g", tickCount=4))
+    y = alt.Y("gain:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(format="~r", tickCount=4))
     tips = tooltip(("step:N", "step"), ("shown:N", "per doubling"), ("interval:N", "interval"))
     base = alt.Chart(pd.DataFrame(rows)).encode(**colour)
     layers = [

@@ -25,7 +25,7 @@ def chart(noise: Floors, names: dict[str, str], rows: list[dict[str, Any]]) -> A
     limits = [_scaled(row, factor) for row in rows if row["kind"] == "threshold"]
     effects = _effects(noise, names, factor)
     edge = _edge([*bars, *limits], effects)
-    scale, axis = alt.Scale(domain=[0, edge], nice=False), alt.Axis(format=".3~g", tickCount=7)
+    scale, axis = alt.Scale(domain=[0, edge], nice=False), alt.Axis(format="~r", tickCount=7)
     x = alt.X("size:Q", title=title, scale=scale, axis=axis)
     panels = [_bars(bars, x), *([_points(effects, limits, x, edge)] if effects else [])]
     text = "; ".join(f"{row['what']}: {row['shown']}" for row in rows)

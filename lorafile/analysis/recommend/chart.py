@@ -45,9 +45,7 @@ def chart(results: Results, found: Recommendation) -> Any:
     names = display_names(results)
     rows["label"] = rows["configuration"].map(names)
     title = f"difference to {names[leader]} in {on(metric, found.split)}, {unit}".rstrip(", ")
-    x = alt.X(
-        "at:Q", title=title, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(format=".3~g", tickCount=7)
-    )
+    x = alt.X("at:Q", title=title, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(format="~r", tickCount=7))
     y = named_rows("label:N", list(rows["label"]))
     layers = [zero_line("x")]
     if found.margin is not None:

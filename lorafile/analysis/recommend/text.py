@@ -108,7 +108,7 @@ def _answer(results: Results, found: Recommendation, taken: str) -> str:
     if found.firm:
         return _firm(found, taken, price, metric)
     if found.margin is None:
-        needs = 'Set a margin (`verdict.margin`, such as "1pt") to find out which are good enough.'
+        needs = 'Set a margin (verdict.margin, such as "1pt") to find out which are good enough.'
         return f"no verdict. {_open(found, taken, price, metric)} {needs}"
     none = f"none of {len(found.order)} candidates is shown to be less than {_margin(found)} worse than the best"
     return f"inconclusive: {none}. {_open(found, taken, price, metric)}"

@@ -198,7 +198,7 @@ def _bars(rows: Rows, key: str, kind: str, what: str, ends: tuple[str, str] | No
         bar["shown"] = amount(kind, value)
         bars.append(bar | {"low": low / size, "high": high / size})
     scale = alt.Scale(domain=[0, max(bar["high"] for bar in bars) * 1.16], nice=False)
-    x = alt.X("value:Q", title=f"{what}, {name}", scale=scale, axis=alt.Axis(tickCount=5, format=".3~r"))
+    x = alt.X("value:Q", title=f"{what}, {name}", scale=scale, axis=alt.Axis(tickCount=5, format="~r"))
     tips = tooltip(("configuration:N", "configuration"), ("shown:N", what))
     base = alt.Chart(pd.DataFrame(bars)).encode(y=_names(measured), tooltip=tips)
     layers = [base.mark_bar(style="cost", height={"band": 0.7}).encode(x=x)]

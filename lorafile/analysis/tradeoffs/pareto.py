@@ -251,7 +251,7 @@ def _axis(measure: Measure, channel: str, domain: list[float], log: bool, unit_n
     scale = alt.Scale(domain=domain, nice=False, zero=False, clamp=share)
     if log:
         scale = alt.Scale(type="log", domain=domain, nice=False)
-    axis = alt.Axis(format=".3~p" if share else ".3~g", tickCount=6, grid=True)
+    axis = alt.Axis(format="~p" if share else "~r", tickCount=6, grid=True)
     return (alt.X if channel == "x" else alt.Y)(f"{channel}:Q", title=title, scale=scale, axis=axis)
 
 
