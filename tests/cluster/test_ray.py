@@ -166,6 +166,4 @@ def test_no_cluster_is_a_sentence(spec: Path) -> None:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         apply = Apply(spec, "ray", "--cluster", "ray", RAY_ADDRESS=address)
         assert apply.end() == 1
-    assert apply.errors.startswith(
-        f"Error: No Ray cluster can be reached at {address}: [Errno 111] Connection refused."
-    )
+    assert f"No Ray cluster can be reached at {address}: Connection refused." in apply.errors
