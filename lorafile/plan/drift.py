@@ -185,8 +185,8 @@ class Nearest:
 
     @classmethod
     def of(cls, state: State, kind: str) -> "Nearest":
-        """Return what state has finished of a kind."""
-        finished = state.finished(kind)
+        """Return what state has finished of a kind, by address: the order in which workers finish is chance."""
+        finished = sorted(state.finished(kind), key=lambda row: row[1])
         nodes = [node for node, _ in finished]
         keys = dict.fromkeys(node.key for node in nodes)
         return cls([address for _, address in finished], [flat(node) for node in nodes], keys)
@@ -221,4 +221,5 @@ class Nearest:
         return f"new: {', '.join(differences[:_SHOWN])}{more}, compared with {nearest}"
 
     def _distance(self, row: tuple[Any, ...], target: tuple[Any, ...]) -> float:
-        return sum(log_ratio_distance(value, other) for value, other in zip(row, target, strict=True) if value != other)
+        pairs = [(value, other) for value, other in zip(row, target, strict=True) if value != other]
+        return round(sum(log_ratio_distance(*pair) for pair in pairs), 9)  # 1 and 16 are equally far from 4

@@ -1,9 +1,10 @@
 """Why something is new, in the words of a spec: what differs from the nearest finished run."""
 
-from typing import Any
+from typing import Any, cast
 
 from lorafile.plan.drift import Nearest, describe_differences
 from lorafile.specs.tables.quantizations import quantization_settings
+from lorafile.state import Node, State
 
 DONE: dict[str, Any] = {
     "input.train": "a" * 64,
@@ -64,6 +65,24 @@ def test_the_nearest_run_is_named_with_what_differs() -> None:
     )
     assert known.reason({**DONE, "seed": 2}) == "new seed"
     assert Nearest([], [], {}).reason(DONE) == "new"
+
+
+class Finished:
+    """A state in which runs of rank 1 and 16 ended in some order."""
+
+    def __init__(self, *ranks: int) -> None:
+        self.ranks = ranks
+
+    def finished(self, kind: str) -> list[tuple[Node, str]]:
+        sections = [{"adapter": {"method": "lora", "r": rank}, "seed": 1} for rank in self.ranks]
+        nodes = [Node(f"{rank}", kind, 1, own, {}) for rank, own in zip(self.ranks, sections, strict=True)]
+        return [(node, f"rank/r={node.key}/seed=1:train") for node in nodes]
+
+
+def test_of_two_that_are_as_near_the_order_in_which_they_ended_decides_nothing() -> None:
+    wanted = {"adapter.method": "lora", "adapter.r": 4, "seed": 1}
+    said = {Nearest.of(cast(State, Finished(*ranks)), "train").reason(wanted) for ranks in ((1, 16), (16, 1))}
+    assert said == {"new: r 1 → 4, compared with rank/r=1"}
 
 
 def test_metrics_are_named_and_not_their_versions() -> None:
