@@ -12,7 +12,8 @@ from typing import Any
 
 from lorafile.specs.checks.sweeps import SWEEP_SETTINGS
 from lorafile.specs.schema import Schema, json_schema
-from lorafile.specs.tables.methods import METHODS, declared, probed, stays_out
+from lorafile.specs.snapshot import declared
+from lorafile.specs.tables.methods import METHODS, probed, stays_out
 from lorafile.specs.values import PATTERNS
 
 _ORDER = (

@@ -13,7 +13,8 @@ from sample_fixture import drawn
 from lorafile import Study
 from lorafile.engine import probe_methods
 from lorafile.engine.write_snapshot import method_configs
-from lorafile.specs.tables.methods import METHODS, declared, probed, stays_out
+from lorafile.specs.snapshot import declared
+from lorafile.specs.tables.methods import METHODS, probed, stays_out
 
 # What PEFT's own comparison on MetaMathQA has results for, by the names of PeftType.
 RANKED = (

@@ -9,7 +9,8 @@ from lorafile.cli.views.table import Column, show_table
 from lorafile.environment import gpus
 from lorafile.specs.optimizers import optimizer_rows
 from lorafile.specs.schedules import schedule_rows
-from lorafile.specs.tables.methods import METHODS, Method, declared, probed, stays_out
+from lorafile.specs.snapshot import declared
+from lorafile.specs.tables.methods import METHODS, Method, probed, stays_out
 
 _COLUMNS = (
     Column("method", "name"),
