@@ -142,16 +142,11 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
 
 
 def read_by(table: DataTable, columns: list[str]) -> list[str]:
-    """Return the columns that a spec reads of a data set; nothing where that is all of them, or cannot be told."""
+    """Return the columns that a spec reads of a data set; nothing where that is all of them, or unknown."""
+    form = table.format if not table.template or table.format != "auto" else ""
     try:
-        form = (
-            table.format
-            if table.format != "auto"
-            else ""
-            if table.template
-            else detect([*columns, *table.columns], table.path)
-        )
-    except NodeError:  # the spec's mistake, which is told where the data are read
+        form = detect([*columns, *table.columns], table.path) if form == "auto" else form
+    except NodeError:  # the spec's mistake, which is reported where the data are read
         return []
     template = table.template.prompt + table.template.completion if table.template else ""
     read = read_columns(form, template, table.columns, columns)

@@ -407,10 +407,10 @@ def _knock(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
         except (OSError, OverflowError) as error:
-            raise _unreachable(address, getattr(error, "strerror", None) or error) from None
+            raise _unreachable(address, getattr(error, "strerror", None) or str(error).rstrip(".")) from None
 
 
-def _unreachable(address: str, why: object) -> LoraError:
+def _unreachable(address: str, why: str) -> LoraError:
     return LoraError(
         f"No Ray cluster can be reached at {address}: {why}. Start one with `ray start`, or set its "
         "address in lora.toml (ray.address) or RAY_ADDRESS. If it requires a token, set RAY_AUTH_MODE and the token as "
