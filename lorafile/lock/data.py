@@ -143,7 +143,7 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
 
 def read_by(table: DataTable, columns: list[str]) -> list[str]:
     """Return the columns that a spec reads of a data set; nothing where that is all of them, or unknown."""
-    form = table.format if not table.template or table.format != "auto" else ""
+    form: str = table.format if not table.template or table.format != "auto" else ""
     try:
         form = detect([*columns, *table.columns], table.path) if form == "auto" else form
     except NodeError:  # the spec's mistake, which is reported where the data are read
