@@ -127,9 +127,9 @@ class TrainTable(_Started):
         rates = rates if set(rates.values()) - {self.learning_rate} else {}
         return settings | {name: table for name, table in zip(_TABLES, (own, rates), strict=True) if table}
 
-    @property
+    @cached_property
     def written(self) -> dict[str, Any]:
-        """What decides a result, with the settings that cannot matter as they are written."""
+        """What decides a result, with the settings that cannot matter as they are written. Not to be changed."""
         # A program and validation have sections of their own, and a start is a node that is read.
         settings = self.model_dump(exclude={*EXECUTION, *VALIDATION, "trainer", START})
         unset = {name for name in _WHEN_SET if settings[name] == type(self).model_fields[name].default}
