@@ -1,5 +1,6 @@
 """Which columns each format of `[data]` reads, and which format a set of columns is. Imports no torch."""
 
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -83,6 +84,26 @@ def preference_set(path: str) -> str:
     return (
         f"{path} is a preference set (columns chosen, rejected), which training does not support. To train on the "
         'better answers only, set a data.template, or a data.format with columns such as { messages = "chosen" }.'
+    )
+
+
+RATING = "label"  # the column that may rate answers
+_RATED = ("alpaca", "chat", "completion", "question")  # formats whose answer a label may call good or bad
+
+
+def is_unpaired_preference_set(form: str, labels: Iterable[str]) -> bool:
+    """Return whether each row holds one answer and says whether it is a good one, as KTO reads them.
+
+    :param labels: the distinct values of the column `label`, as text
+    """
+    return form in _RATED and {value.casefold() for value in labels} == {"true", "false"}
+
+
+def unpaired_preference_set(path: str) -> str:
+    """Say what a set of rated answers is, and what can be done with it."""
+    return (
+        f"{path} is an unpaired preference set (its column label is true for good answers and false for bad ones), "
+        "which training does not support. To train on the good answers only, set data.where = { label = [true] }."
     )
 
 

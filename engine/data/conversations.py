@@ -109,6 +109,9 @@ def _content(turn: Message, name: str) -> Message:
         other = next((kind for kind in kinds if kind != "text"), None)
         if other is not None:
             raise NodeError(f'data: a message has a part of type "{other}", but only text is supported')
+        without = next((part for part in value if "text" not in part), None)
+        if without is not None:
+            raise NodeError(f'data: a part of a message has no "text"; it has: {", ".join(without)}')
         return {name: "".join(text_of(part, "text") for part in value)}
     return {name: text_of(turn, name, True)}
 

@@ -40,6 +40,7 @@ TEMPLATES = {
 }
 
 
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")  # columns that a prompt may be about
 SHOTS_APART = "\n\n"  # between the solved examples of a prompt
 # Formats of one question and its answer, which a chat template can put as turns.
 CONVERSABLE = ("alpaca", "completion", "question", "squad")
@@ -87,9 +88,26 @@ def renderer(data: dict[str, Any], chat: Chat) -> Render:
 
     def render(row: Row) -> Example:
         row = named(row, columns, form)
+        check_media(row, data)
         return _through_template(row, data, chat) if is_conversation(row, data) else read(row)
 
     return render
+
+
+def check_media(row: Row, data: dict[str, Any]) -> None:
+    """Refuse a row that asks about more than text. A template, and what the spec assigns, says what is read.
+
+    :raises NodeError: naming the column
+    """
+    if data["template"] or data["format"] in ("classification", "text"):
+        return
+    columns = [name for name in _MEDIA if name not in data["columns"].values()]
+    held = next((name for name in columns if not is_missing(row.get(name)) and row[name] not in ("", [], {})), None)
+    if held is not None:
+        raise NodeError(
+            f'data: the column "{held}" is not empty, but only text is supported; to train on the text alone, remove '
+            "such rows or the column from the data"
+        )
 
 
 def is_conversation(row: Row, data: dict[str, Any]) -> bool:

@@ -5,7 +5,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lorafile.engine.data.columns import PREFERENCES, detect, is_preference_set, preference_set, reads_otherwise
+from lorafile.engine.data.columns import (
+    PREFERENCES,
+    RATING,
+    detect,
+    is_preference_set,
+    is_unpaired_preference_set,
+    preference_set,
+    reads_otherwise,
+    unpaired_preference_set,
+)
 from lorafile.engine.data.labels import classes, too_many_labels
 from lorafile.engine.data.templates import CONVERSABLE
 from lorafile.errors import ModelError, NodeError
@@ -387,7 +396,10 @@ def data_format(table: DataTable, lock: DataLock) -> str:
         return "template"
     if is_preference_set(lock.columns) and not {*PREFERENCES} & {*table.columns.values()}:
         raise NodeError(f"data.format: {preference_set(table.path)}")
-    return detect([*lock.columns, *table.columns], table.path)
+    form = detect([*lock.columns, *table.columns], table.path)
+    if lock.label == RATING and is_unpaired_preference_set(form, lock.classes()):
+        raise NodeError(f"data.format: {unpaired_preference_set(table.path)}")
+    return form
 
 
 def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:

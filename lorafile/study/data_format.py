@@ -7,7 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lorafile.engine.data.columns import detect, is_preference_set, preference_set
+from lorafile.engine.data.columns import (
+    RATING,
+    detect,
+    is_preference_set,
+    is_unpaired_preference_set,
+    preference_set,
+    unpaired_preference_set,
+)
 from lorafile.engine.data.files import FORMATS, SUFFIXES, Reading, suffix_of
 from lorafile.engine.data.labels import number_of
 from lorafile.engine.data.readers import read_rows
@@ -171,6 +178,8 @@ def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:
         detected = detect(usable + others, name)
     except NodeError:
         return _by_synonyms(rows, columns, usable, name)
+    if is_unpaired_preference_set(detected, {str(row.get(RATING)) for row in rows}):
+        raise LoraError(f"--data {unpaired_preference_set(name)}")
     if detected == "text" and all(_GUANACO in str(row.get("text")) for row in rows):
         return DataFormat("guanaco")
     label = _first(usable, _LABELS)

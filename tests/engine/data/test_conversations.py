@@ -243,6 +243,8 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
 ASKED = TURNS[0]
 REFUSED = [
     ({"messages": [{"role": "user", "content": IMAGE}, TURNS[1]]}, 'a part of type "image_url"'),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "value": "hi"}]}, TURNS[1]]}, 'no "text"; it has: ty'),
+    ({"messages": TURNS[:2], "images": ["1.jpg"]}, 'the column "images" is not empty, but only text is supported'),
     ({"messages": [ASKED, TURNS[1] | {"weight": 0.5}]}, "weight = 0.5; use 1 to train on a turn"),
     ({"messages": [ASKED, TURNS[1] | {"weight": 0}]}, "no assistant turn"),
     ({"messages": [ASKED, {"role": "assistant", "content": {"a": 1}}]}, "contains an object where text is needed"),
@@ -259,6 +261,17 @@ def test_what_is_not_understood_is_refused(tokenizer: Any, row: dict[str, Any], 
     tokenizer.chat_template = PLAIN
     with pytest.raises(NodeError, match=sentence + r".* \(row 7\)\.$"):
         list(examples(tokenizer, section(), [(7, row)]))
+
+
+def test_a_question_about_a_picture_is_refused_unless_the_spec_says_what_is_read(tokenizer: Any) -> None:
+    row = {"question": "Who is he ?", "answer": "Ben", "image": {"bytes": b"x", "path": None}}
+    with pytest.raises(NodeError, match=r'the column "image" is not empty, .* \(row 0\)\.$'):
+        list(examples(tokenizer, section(format="question"), [(0, row)]))
+    written = {"prompt": "{question}", "completion": " {answer}"}
+    for image, more in ((None, {}), ([], {}), (row["image"], {"format": "template", "template": written})):
+        assert list(examples(tokenizer, section(**{"format": "question", **more}), [(0, row | {"image": image})]))
+    described = {"image": "a cat on a mat", "answer": "Ben"}  # which the spec reads as its text
+    assert list(examples(tokenizer, section(format="question", columns={"question": "image"}), [(0, described)]))
 
 
 VALUES = {"a list": ["x", "y"], "an object": {"a": 1}, "null": None, "NaN": float("nan"), "bytes": b"x"}

@@ -294,3 +294,21 @@ def test_preferences_are_refused_by_name_unless_the_spec_says_what_to_read(tmp_p
         'columns = { completion = "chosen" }\n',
     ):
         study(tmp_path, tiny_model, file, more).plan()
+
+
+@pytest.mark.parametrize("rated", [True, "true"])
+def test_rated_answers_are_refused_until_the_good_ones_are_selected(
+    tmp_path: Path, tiny_model: Path, rated: Any
+) -> None:
+    """KTO's layout: training on all of it would learn the bad answers, too."""
+    other: Any = False if rated is True else "false"
+    rows = [{"prompt": f"q {n}", "completion": f"a {n}", "label": rated if n % 3 else other} for n in range(30)]
+    file = written(tmp_path, rows)
+    with pytest.raises(SpecError, match=r"study\.toml:\d+:1: data\.format: .*is an unpaired preference set") as caught:
+        study(tmp_path, tiny_model, file).plan()
+    advised = str(caught.value).split("set data.")[1].removesuffix(".")
+    good = study(tmp_path, tiny_model, file, f"{advised}\n").plan()
+    assert any("data.where excludes rows: 10 of train" in notice for notice in good.warnings)
+    study(tmp_path, tiny_model, file, 'format = "completion"\n').plan()  # said, not guessed
+    unrated = written(tmp_path, [row | {"label": f"{number % 3}"} for number, row in enumerate(rows)])
+    study(tmp_path, tiny_model, unrated).plan()
