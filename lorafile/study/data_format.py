@@ -19,6 +19,7 @@ from lorafile.engine.data.files import FORMATS, SUFFIXES, Reading, suffix_of
 from lorafile.engine.data.labels import number_of
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.sources import data_files
+from lorafile.engine.data.templates import check_media
 from lorafile.errors import LoraError, ModelError, NodeError
 from lorafile.specs.catalogue import catalogue
 
@@ -104,8 +105,11 @@ def looks_local(name: str) -> bool:
     return not name.startswith("builtin:") and (name.startswith((".", "/", "~")) or name.count("/") > 1)
 
 
-def detect_of_path(data: str, classifies: bool) -> DataFormat:
-    """Return the format of local data, by their first rows; data on the hub are not read."""
+def detect_of_path(data: str, classifies: bool, chats: bool = False) -> DataFormat:
+    """Return the format of local data, by their first rows; data on the hub are not read.
+
+    :param classifies: the model is an encoder; `chats`: it has a chat template
+    """
     path = Path(data).expanduser()
     try:
         if not path.exists():
@@ -133,7 +137,7 @@ def detect_of_path(data: str, classifies: bool) -> DataFormat:
         )
     if glue is not None:
         return DataFormat(like=glue, metrics=tuple(catalogue()[glue]["about"]["metrics"]), numbers=glue == "stsb")
-    layout = _classes_of(rows, data) if classifies else detect_format(rows, data)
+    layout = _classes_of(rows, data) if classifies else detect_format(rows, data, chats)
     names = tuple(str(column) for column in rows[0])
     return replace(layout, names=names, detected=layout.detected or ("classification" if classifies else ""))
 
@@ -164,9 +168,10 @@ def _classes_of(rows: list[dict[str, Any]], name: str) -> DataFormat:
     return DataFormat("classification", renamed, metrics=metrics, numbers=numbers)
 
 
-def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:
+def detect_format(rows: list[dict[str, Any]], name: str, chats: bool = False) -> DataFormat:
     """Return how the first rows of a data set can be read.
 
+    :param chats: whether the model has a chat template, through which `format = "auto"` puts questions
     :raises LoraError: when no column is of use
     """
     columns = [str(column) for column in rows[0]]
@@ -177,7 +182,12 @@ def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:
     try:
         detected = detect(usable + others, name)
     except NodeError:
-        return _by_synonyms(rows, columns, usable, name)
+        return _by_synonyms(rows, columns, usable, name, chats)
+    try:
+        for row in rows:
+            check_media(row, {"format": detected, "template": None, "columns": {}})
+    except NodeError as error:
+        raise LoraError(f"--data {name}: {str(error).removeprefix('data: ')}.") from error
     if is_unpaired_preference_set(detected, {str(row.get(RATING)) for row in rows}):
         raise LoraError(f"--data {unpaired_preference_set(name)}")
     if detected == "text" and all(_GUANACO in str(row.get("text")) for row in rows):
@@ -191,7 +201,9 @@ def detect_format(rows: list[dict[str, Any]], name: str) -> DataFormat:
     return DataFormat(answer_length=None if answer is None else _length(rows, answer), detected=detected)
 
 
-def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[str], name: str) -> DataFormat:
+def _by_synonyms(
+    rows: list[dict[str, Any]], columns: list[str], usable: list[str], name: str, chats: bool
+) -> DataFormat:
     chat = next((column for column in columns if _is_chat(rows, column)), None)
     if chat:
         return DataFormat("chat", {"messages": chat})
@@ -205,20 +217,19 @@ def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[st
     instruction, question, prompt = (_first(rest, words) for words in (_INSTRUCTION, _QUESTION, _PROMPT))
     if answer and instruction:
         fields = {"instruction": instruction, "input": _first(rest, _INPUT), "output": answer}
-        renamed = {key: column for key, column in fields.items() if column and column != key}
-        return DataFormat("alpaca", renamed, answer_length=_length(rows, answer))
-    if answer and question and not _unfit((question, answer)):
-        passage = _first(rest, _PASSAGE)
-        before = f"{{{passage}}}\n\n" if passage and not _unfit((passage,)) else ""
-        template = {"prompt": f"{before}Question: {{{question}}}\nAnswer:", "completion": f" {{{answer}}}"}
+        return _renamed("alpaca", fields, columns, _length(rows, answer))
+    passage = _first(rest, _PASSAGE)
+    if answer and question and passage and not _unfit((passage, question, answer)):
+        template = {"prompt": f"{{{passage}}}\n\nQuestion: {{{question}}}\nAnswer:", "completion": f" {{{answer}}}"}
         return DataFormat(template=template, answer_length=_length(rows, answer))
-    asks = prompt or question
-    if answer and asks and not _unfit((asks, answer)):
-        template = {"prompt": f"{{{asks}}}\n", "completion": f"{{{answer}}}"}
+    if answer and question:
+        return _renamed("question", {"question": question, "answer": answer}, columns, _length(rows, answer))
+    if answer and prompt and not chats and not _unfit((prompt, answer)):
+        template = {"prompt": f"{{{prompt}}}\n", "completion": f"{{{answer}}}"}
         return DataFormat(template=template, answer_length=_length(rows, answer))
-    if answer and asks:
-        return DataFormat("completion", {"prompt": asks, "completion": answer}, answer_length=_length(rows, answer))
-    text = _first(usable, _TEXT) or (usable[0] if len(usable) == 1 else None)
+    if answer and prompt:
+        return _renamed("completion", {"prompt": prompt, "completion": answer}, columns, _length(rows, answer))
+    text = _first(usable, _TEXT) or (usable[0] if len(usable) == 1 and _reads_as_text(rows, usable[0]) else None)
     if text:
         return DataFormat("text", {"text": text} if text != "text" else {})
     listed = ", ".join(columns) or "none"
@@ -226,6 +237,13 @@ def _by_synonyms(rows: list[dict[str, Any]], columns: list[str], usable: list[st
         f"--data {name}: its columns ({listed}) do not show which holds questions, answers or texts. Write a spec "
         'without --data, and set in [data]: template = { prompt = "{column}", completion = " {other column}" }'
     )
+
+
+def _renamed(form: str, fields: dict[str, str | None], columns: list[str], length: float) -> DataFormat:
+    """Return a format under the columns' own names, which `format = "auto"` finds by these wherever it can."""
+    renamed = {field: column for field, column in fields.items() if column and column != field}
+    auto = detect([*columns, *renamed], "") == form
+    return DataFormat("" if auto else form, renamed, answer_length=length, detected=form)
 
 
 def _first(columns: list[str], words: tuple[str, ...]) -> str | None:
@@ -238,6 +256,12 @@ def _is_text(rows: list[dict[str, Any]], column: str) -> bool:
     return all(isinstance(value, str | int | float | None) for value in values) and any(
         value not in (None, "") for value in values
     )
+
+
+def _reads_as_text(rows: list[dict[str, Any]], column: str) -> bool:
+    """Return whether some value has several words, or a script without spaces: identifiers and numbers have neither."""
+    values = [value for row in rows if isinstance(value := row.get(column), str)]
+    return any(len(value.split()) > 1 or not value.isascii() for value in values)
 
 
 def _is_chat(rows: list[dict[str, Any]], column: str) -> bool:

@@ -93,13 +93,13 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     directory = _model_directory(model) if model else None
     config = _config(directory) if directory else {}
     classifies = is_encoder(config)
-    layout = detect_of_path(data, classifies) if data else DataFormat()
+    described = _described(directory, classifies)
+    layout = detect_of_path(data, classifies, bool(described and described.chat_template)) if data else DataFormat()
     if model:
         if classifies and data is None:
             raise ModelError(f"--model {model} is an encoder, which classifies. Pass data with classes to --data.")
         text = _replace_path(text, BUILTIN_MODEL, model, _task(layout) if classifies else ())
         if not model.startswith(BUILTIN):
-            described = _described(directory, classifies)
             text = _with_names(placed_preset(text, preset or "", described), described)
         if classifies and not str(config.get("architectures")).endswith("ForSequenceClassification']"):
             text = _with_trained_head(text)
@@ -154,7 +154,8 @@ def _guesses(layout: DataFormat, data: str, metric: str) -> Iterator[str]:
         if not Path(data).expanduser().exists():
             yield f"{data} is not on this machine, so its columns are unknown. Show them with: lora data show"
         return
-    read = "; ".join(layout.lines()) or f'format = "{layout.detected}"'
+    form = [f'format = "{layout.detected}"'] if layout.detected and not (layout.format or layout.template) else []
+    read = "; ".join([*form, *layout.lines()])
     yield f"{data} has the columns {listing(layout.names, 20)}. Detected: {read}."
     if layout.metrics:
         yield f"Primary metric: {metric}, the usual one for such data."

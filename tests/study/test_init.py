@@ -10,7 +10,7 @@ from lorafile import Study
 from lorafile.errors import LoraError, ModelError
 from lorafile.specs import Spec, parse
 from lorafile.specs.catalogue import preset, preset_names
-from lorafile.study.data_format import toml_string
+from lorafile.study.data_format import detect_format, toml_string
 from lorafile.study.init import first_spec
 
 
@@ -79,12 +79,32 @@ def test_what_is_seen_by_the_columns_is_not_written(tmp_path: Path, row: dict[st
 
 def test_other_names_of_an_instruction_are_renamed(tmp_path: Path) -> None:
     found = data_of(tmp_path, instruction="i", context="c", response="r", category="x")
-    assert (found["format"], found["columns"]) == ("alpaca", {"input": "context", "output": "response"})
+    assert (found["format"], found["columns"]) == ("auto", {"input": "context", "output": "response"})
 
 
-def test_other_names_of_a_question_make_a_template(tmp_path: Path) -> None:
+def test_other_names_of_a_question_are_renamed(tmp_path: Path) -> None:
     found = data_of(tmp_path, Query="q", Solution="s")
-    assert found["template"] == {"prompt": "Question: {Query}\nAnswer:", "completion": " {Solution}"}
+    assert (found["format"], found["columns"]) == ("auto", {"question": "Query", "answer": "Solution"})
+
+
+def test_a_chat_model_gets_prompts_through_its_chat_template() -> None:
+    """Columns are renamed, and `format = "auto"` does the rest; a template of ours would go around the model's own."""
+    rows = [{"source": "a b", "target": "c"}]
+    assert detect_format(rows, "rows").template == {"prompt": "{source}\n", "completion": "{target}"}
+    renamed = detect_format(rows, "rows", chats=True)
+    assert (renamed.format, renamed.columns) == ("", {"prompt": "source", "completion": "target"})
+
+
+def test_a_single_column_of_identifiers_is_no_text(tmp_path: Path) -> None:
+    for identifier in ("3596ec5a-6d4a-4c42-b5e3-2155835576c9", 17):
+        with pytest.raises(LoraError, match=r"its columns \(uid, labels\) do not show which holds questions"):
+            data_of(tmp_path, uid=identifier, labels=["e", "n"])
+    assert data_of(tmp_path, verse="春眠不覚暁", id_list=[1])["columns"] == {"text": "verse"}
+
+
+def test_pictures_are_refused_before_a_spec_is_written(tmp_path: Path) -> None:
+    with pytest.raises(LoraError, match='the column "image" is not empty, but only text is supported'):
+        data_of(tmp_path, question="who?", answer="me", image="1.jpg")
 
 
 def test_a_passage_stands_before_its_question(tmp_path: Path) -> None:
@@ -140,8 +160,8 @@ def test_exact_match_is_for_short_answers(tmp_path: Path) -> None:
 
 def test_tables_and_directories_are_read(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("question,reply\nwho?,me\n", encoding="utf-8")
-    assert spec(first_spec(data=str(tmp_path / "train.csv")).text).tables.data.template is not None
-    assert spec(first_spec(data=str(tmp_path)).text).tables.data.template is not None
+    for path in (tmp_path / "train.csv", tmp_path):
+        assert spec(first_spec(data=str(path)).text).tables.data.columns == {"answer": "reply"}
 
 
 @pytest.mark.parametrize("name", ['we"ird', "back\\slash", "tab\there", "del\x7f", "ünï😀", "a'b", "line\nbreak"])
