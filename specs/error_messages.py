@@ -125,6 +125,8 @@ def suggestion(word: str, allowed: Iterable[str]) -> str:
 # What other tools, and people, call a setting.
 _ALIASES = {
     "rank": "r",
+    "ranks": "r",
+    "type": "kind",
     "alpha": "lora_alpha",
     "dropout": "lora_dropout",
     "modules": "target_modules",

@@ -69,6 +69,8 @@ MESSAGES = [
     ('report.path = "../elsewhere"', "report.path: should be a directory next to the spec"),
     ("train.r = 3", "unknown setting; it belongs in [lora]"),
     ("lora.rank = 3", 'lora.rank: unknown setting; did you mean "r"?'),
+    ("lora.ranks = 3", 'lora.ranks: unknown setting; did you mean "r"?'),
+    ('[[analysis]]\nask = "rank"\ntype = "noise"', 'analysis[0].type: unknown setting; did you mean "kind"?'),
     ("lora.alpha = 3", 'lora.alpha: unknown setting; did you mean "lora_alpha"?'),
     ("train.lr = 3", 'train.lr: unknown setting; did you mean "learning_rate"?'),
     ("[train]\nquantization = 'nf4'", "write it at the top of the file, before the first [train]"),
