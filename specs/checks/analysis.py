@@ -1,5 +1,6 @@
 """The checks of what a spec asks: settings that their kind does not read, names that point at nothing, margins."""
 
+from operator import attrgetter
 from typing import Any, get_args
 
 from lorafile.specs.checks.sweeps import SWEEP_SETTINGS
@@ -8,6 +9,7 @@ from lorafile.specs.error_messages import Problems, show, suggestion
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.analysis import (
     MARGINED,
+    NEEDS,
     PROFILED,
     QUALITIES,
     READS,
@@ -40,6 +42,7 @@ def check_analyses(tables: SpecTables, raw: dict[str, Any], problems: Problems) 
     for index, block in inner_tables(raw, "analysis"):
         path: Path = ("analysis", index)
         _check_kind(block, path, problems)
+        _check_need(block.get("kind"), tables, path, problems)
         _check_names(block, varied, metrics, path, problems)
         _check_measured(block, tables.profile.enabled, path, problems)
         _check_waivers(block.get("waive"), varied, (*path, "waive"), problems)
@@ -70,6 +73,14 @@ def _check_kind(block: dict[str, Any], path: Path, problems: Problems) -> None:
             readers = ", ".join(reader for reader, settings in READS.items() if setting in settings)
             question = kind or "a question asked by name"
             problems.add((*path, setting), f"applies to {readers}, not to {question}")
+
+
+def _check_need(kind: Any, tables: SpecTables, path: Path, problems: Problems) -> None:
+    """Refuse a kind whose results would never be measured: its part of the report would be empty."""
+    need = NEEDS.get(kind) if isinstance(kind, str) else None
+    if need and not attrgetter(need)(tables):
+        missing = need if "." in need else f"the table [{need}]"
+        problems.add((*path, "kind"), f'"{kind}" has nothing to show without {missing}; add it, or omit the analysis')
 
 
 def _check_names(block: dict[str, Any], varied: list[str], metrics: list[str], path: Path, problems: Problems) -> None:

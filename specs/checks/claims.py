@@ -32,6 +32,7 @@ def check_claims(tables: SpecTables, configurations: Sequence[Configuration], fi
     metrics = [metric_label(metric) for metric in tables.evaluate.metrics]
     for number, analysis in enumerate(tables.analysis):
         _check_custom_analysis(analysis, ("analysis", number), file.parent, problems)
+        _check_tuned(analysis, ("analysis", number), configurations, problems)
         if isinstance(analysis.baseline, str):
             _check_name(analysis.baseline, ("analysis", number, "baseline"), names, problems)
         elif analysis.baseline:
@@ -153,6 +154,14 @@ def _check_published(published: PublishedTable, place: Path, problems: Problems)
             problems.add(path, f"should be {measured or 'a number without a unit'}{example}, not {show(amount)}")
         elif not isinstance(amount, str) and measured is not None:
             problems.add(path, f'needs a unit, such as "8GB" or "30ms", not {show(amount)}')
+
+
+def _check_tuned(
+    analysis: AnalysisTable, place: Path, configurations: Sequence[Configuration], problems: Problems
+) -> None:
+    if analysis.kind == "tune" and configurations and not any(c.tuned for c in configurations):
+        example = "learning_rate = { tune = [1e-4, 3e-4, 1e-3] }"
+        problems.add((*place, "kind"), f'"tune" has nothing to show, because no setting is tuned, as {example} would')
 
 
 def _check_custom_analysis(analysis: AnalysisTable, place: Path, folder: File, problems: Problems) -> None:

@@ -77,6 +77,15 @@ READS: dict[str, tuple[str, ...]] = {
     "truncation": ("metric",),
     "own": ("file",),
 }
+# What these kinds show is measured only where the spec asks for it: kind -> the table or setting that does.
+NEEDS = {
+    "truncation": "truncate",
+    "inspect": "inspect",
+    "merge": "merge",
+    "forgetting": "evaluate.reference",
+    "lm_eval": "evaluate.lm_eval_tasks",
+    "prompts": "evaluate.prompts",
+}
 QUALITIES = ("trainable_parameters",)  # what a trend may follow in addition to the settings that vary
 Margin = Annotated[str, Field(pattern=MARGIN)] | PositiveNumber
 Deviation = Annotated[str, Field(pattern=POINTS)] | PositiveNumber
