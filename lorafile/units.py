@@ -58,7 +58,9 @@ class Price(float):
 
 def memory_size(count: float) -> str:
     """Return a number of bytes of memory for people, in the units that cards are sold in: 1 GiB is 2^30 bytes."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+    if round(count / 2**20) < 1000:
+        return f"{count / 2**20:.3g} MiB"
+    return f"{count / 2**30:.1f} GiB"
 
 
 def plural(count: int, noun: str) -> str:

@@ -94,6 +94,7 @@ def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) ->
     too_long = [example for example in measured if limits.excess(example)]
     cut = data["too_long"] == "truncate"
     plain = not encoder and data["format"] != "text"
+    classified = data.get("task_type") == "SEQ_CLS"  # the loss is of a label, and of no token
     figures = {
         "split": node.split,
         "rows": len(everything),
@@ -106,14 +107,18 @@ def _split(tokenizer: Any, node: GraphNode, paths: dict[str, Any], rows: int) ->
             "max": max(lengths),
             "total": round(sum(lengths) * len(everything) / len(sample)),
         },
-        "supervised_fraction": supervised / sum(lengths),
+        "supervised_fraction": None if classified else supervised / sum(lengths),
         "max_length": data["max_length"],
         "too_long": len(too_long),
         "answers_lost": sum(limits.fit(tokenizer, example, encoder) is None for example in too_long) if cut else 0,
         "empty_answers": sum(example.is_empty for example in measured) if plain else 0,
         "compared": len(compared),
         "duplicates": {"exact": exact, "normalised": normal},
-        "examples": [example_of(tokenizer, example, limits, encoder) for example in first],
+        "examples": [
+            example_of(tokenizer, example, limits, encoder)
+            | ({"label": example.example.reference} if classified else {})
+            for example in first
+        ],
     }
     return figures, compared
 

@@ -16,6 +16,7 @@ from lorafile.plan.forecast.memory import SLACK, memory
 from lorafile.plan.forecast.shape import Shape, forward_passes, micro_batch, reach
 from lorafile.specs.tables.quantizations import quantization_settings
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH, TrainTable
+from lorafile.units import memory_size
 
 Config = dict[str, Any]
 TINY_LLAMA: Config = {
@@ -242,3 +243,11 @@ def test_packed_rows_take_the_memory_and_passes_of_as_many_full_rows() -> None:
     assert memory(node, shape) == memory(*work(TINY_LLAMA, lora(*ALL), 2, 512))
     short = replace(shape, longest=10, tokens=5.0)
     assert (micro_batch(packed, short), forward_passes(packed, short)) == ((2, 40), 1)
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "text"),
+    [(0, "0 MiB"), (713.4, "713 MiB"), (999.4, "999 MiB"), (1020, "1.0 GiB"), (1536, "1.5 GiB")],
+)
+def test_memory_is_written_in_whole_mebibytes_or_in_gibibytes(mebibytes: float, text: str) -> None:
+    assert memory_size(mebibytes * 2**20) == text

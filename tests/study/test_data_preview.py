@@ -73,6 +73,19 @@ def test_off_a_terminal_brackets_mark_what_is_supervised(tmp_path: Path, tiny_mo
     assert re.search(r"Leak: 20 of 24 test examples of .* are also in train \(verbatim\)", told.output)
 
 
+def test_what_a_head_classifies_is_shown_with_its_label(tmp_path: Path, tiny_model: Path) -> None:
+    """No token is supervised: the loss is of the label."""
+    mine = study(tmp_path, tiny_model, sst2(tmp_path), SPLIT + NAMED)
+    spec = mine.spec.file
+    spec.write_text(
+        spec.read_text(encoding="utf-8").replace("[data]", 'task_type = "SEQ_CLS"\n[data]'), encoding="utf-8"
+    )
+    told = lora("data", "show", spec, "--rows", "1", "--split", "test").output
+    assert re.search(r"test, row 0: \d+ tokens, label rome\n", told)
+    assert "supervised" not in told
+    assert looked(spec, "--rows", "2")["splits"][0]["supervised_fraction"] is None
+
+
 def test_wrong_names_are_one_sentence(tmp_path: Path, tiny_model: Path, rows_file: Path) -> None:
     mine = study(tmp_path, tiny_model, rows_file)
     told = lora("data", "show", mine.spec.file, "--split", "dev")

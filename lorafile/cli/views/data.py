@@ -28,7 +28,8 @@ def show_data(shown: dict[str, Any], out: Console) -> None:
     for split in shown["splits"]:
         for example in split["examples"]:
             _show_example(example, split["split"], out)
-    out.print(_key(out))
+    if any(split["supervised_fraction"] is not None for split in shown["splits"]):
+        out.print(_key(out))
     out.print()
     _show_lengths(shown["splits"], out)
     for line in notes(shown):
@@ -36,7 +37,11 @@ def show_data(shown: dict[str, Any], out: Console) -> None:
 
 
 def _show_example(example: dict[str, Any], split: str, out: Console) -> None:
-    title = f"{split}, row {example['row']}: {example['supervised']} of {example['tokens']} tokens supervised"
+    title = f"{split}, row {example['row']}: "
+    if "label" in example:
+        title += f"{example['tokens']} tokens, label {_plain(example['label'])}"
+    else:
+        title += f"{example['supervised']} of {example['tokens']} tokens supervised"
     title += f", {example['cut']} cut" if example["cut"] else ""
     title += "; excluded" if example["left_out"] else ""
     text = Text()
@@ -68,7 +73,7 @@ _LENGTHS = (
     Column("95 %", right=True),
     Column("longest", right=True),
     Column("too long", right=True),
-    Column("supervised", right=True),
+    Column("supervised", right=True, omit=3),
     Column("all", right=True, omit=1),
     Column("repeated rows", right=True),
 )
@@ -84,8 +89,9 @@ def _show_lengths(splits: list[dict[str, Any]], out: Console) -> None:
         many = f"{split['too_long']:,}" if split["measured"] == split["rows"] else share
         long = f"{many} > {split['max_length']}" if split["too_long"] else "none"
         row = [split["split"], f"{split['rows']:,}", f"{tokens['mean']:.1f}", f"{tokens['median']:g}"]
-        row += [f"{tokens['p95']}", f"{tokens['max']}", long, f"{100 * split['supervised_fraction']:.1f} %"]
-        rows.append([*row, f"{tokens['total']:,}", several])
+        fraction = split["supervised_fraction"]
+        supervised = "" if fraction is None else f"{100 * fraction:.1f} %"
+        rows.append([*row, f"{tokens['p95']}", f"{tokens['max']}", long, supervised, f"{tokens['total']:,}", several])
     out.print("[bold]Tokens[/]")
     show_table(_LENGTHS, rows, out)
 

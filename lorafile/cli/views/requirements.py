@@ -1,6 +1,6 @@
 """What each configuration of a plan is, what it needs, and whether that fits: one table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from lorafile.plan.forecast.forecasts import WALK_GIVEN_UP
 from lorafile.plan.plan import Change, Plan
 from lorafile.specs import Configuration
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
-from lorafile.specs.target_modules import leaves
+from lorafile.specs.target_modules import leaves, shortest_names
 from lorafile.units import and_more, duration, listing, memory_size, size
 
 _MOST_NAMES = 9  # of modules, that are shown as PEFT needs them
@@ -52,10 +52,9 @@ def show_requirements(plan: Plan, out: Console, full: bool) -> None:
     show_table(_COLUMNS, rows, out, complete=most >= len(named))
     if more := and_more(len(named), most, "configurations; --full shows them"):
         out.print(more)
-    for names, word in word_of.items():
-        if not any(word in row[2] for row in rows):
-            continue
-        out.print(f"[dim]{escape(word)} here: {escape(', '.join(shown(names)))}[/]")
+    words = {word for word in word_of.values() if any(word in row[2] for row in rows)}
+    for line in dict.fromkeys(_word_lines(plan, words)):
+        out.print(f"[dim]{escape(line)}[/]")
 
 
 def in_spec_order(plan: Plan, changes: Iterable[Change]) -> list[Change]:
@@ -159,6 +158,22 @@ def module_words(plan: Plan) -> dict[tuple[str, ...], str]:
         if isinstance(word, str):
             word_of[tuple(plan.graph.sections[configuration.name]["adapter"]["target_modules"])] = word
     return word_of
+
+
+def _word_lines(plan: Plan, words: set[str]) -> Iterator[str]:
+    """Say which modules each word stands for, by their shortest names, however a method needs them named."""
+    told: set[tuple[str, ...]] = set()
+    for configuration in plan.graph.spec.configurations:
+        word = (configuration.adapter or {}).get("target_modules")
+        names = tuple(plan.graph.sections[configuration.name]["adapter"].get("target_modules") or ())
+        where = identity(configuration.model)
+        if word not in words or (where, *names) in told:
+            continue
+        told.add((where, *names))
+        model = plan.graph.lock.models[where]
+        modules = {module for module in model.modules if any(f".{module}".endswith(f".{name}") for name in names)}
+        shortest = shortest_names(modules, [*model.modules, *model.reserved]) if modules else names
+        yield f"{word} here: {', '.join(shown(shortest))}"
 
 
 def cost_line(plan: Plan, device: str = "") -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
@@ -13,6 +14,7 @@ from engine_fixture import LORA, MODEL, Engine  # noqa: E402
 
 from lorafile import Study  # noqa: E402
 from lorafile.analysis.registry import analyses  # noqa: E402
+from lorafile.cli.main import main  # noqa: E402
 from lorafile.engine.batching.tokens import Tokens  # noqa: E402
 from lorafile.engine.metrics.registry import more_is_better, unit_of  # noqa: E402
 from lorafile.engine.training.curve import Curve  # noqa: E402
@@ -431,3 +433,15 @@ def test_a_checkpoint_that_predicts_numbers_keeps_its_head(
         study(tmp_path, tmp_path / "3", scores_file).plan()
     with pytest.raises(SpecError, match="its head would be random"):
         study(tmp_path, tiny_encoder, scores_file, "[[sweep]]\nmethod = ['none', 'lora']").plan()
+
+
+def test_a_word_of_the_spec_is_explained_once_however_methods_name_modules(
+    tmp_path: Path, scores_file: Path, tiny_encoder: Path
+) -> None:
+    """IA³ names a feed-forward output apart from that of the attention; the modules are the same."""
+    words = "[lora]\ntarget_modules = 'all-linear'\n[ia3]\ntarget_modules = 'all-linear'\n"
+    sweep = f"{words}[[sweep]]\nmethod = ['lora', 'ia3']"
+    mine = study(tmp_path, tiny_encoder, scores_file, sweep)
+    told = CliRunner().invoke(main, ["plan", str(mine.spec.file), "--state", str(tmp_path / "state")]).output
+    lines = [line for line in told.splitlines() if line.startswith("all-linear here")]
+    assert lines == ["all-linear here: intermediate.dense, key, output.dense, query, value"]
