@@ -187,14 +187,16 @@ def _of_data(plan: Plan) -> list[str]:
     lines = []
     for split, prepared in _prepared(plan).items():
         if cut := _counted(prepared, "too_long"):
-            lines.append(f"{cut} examples in the {split} split exceed max_length and were dropped or cut.")
+            examples, exceed, were = ("example", "exceeds", "was") if cut == "1" else ("examples", "exceed", "were")
+            lines.append(f"{cut} {examples} in the {split} split {exceed} max_length and {were} dropped or cut.")
         if lost := _counted(prepared, "answers_lost"):
             lines.append(f"{lost} of them lost their whole answer and were dropped.")
         if empty := _counted(prepared, "empty_answers"):
             have = "example has" if empty == "1" else "examples have"
             lines.append(f"{split} split: {empty} {have} an empty answer, which trains the model to say nothing.")
         if unknown := _counted(prepared, "unknown_tokens"):
-            lines.append(f"{unknown} tokens in the {split} split are unknown to the tokenizer.")
+            tokens, are = ("token", "is") if unknown == "1" else ("tokens", "are")
+            lines.append(f"{unknown} {tokens} in the {split} split {are} unknown to the tokenizer.")
     lines += _of_clusters(plan)
     evaluate = plan.graph.spec.tables.evaluate
     ends = {figures["reasoning"] for figures in data_of(plan)["splits"].values() if figures.get("reasoning")}

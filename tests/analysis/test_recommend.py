@@ -193,6 +193,17 @@ def test_the_first_answer_is_that_of_the_budget_without_limits() -> None:
     assert screen.sentences[0].startswith(f"{SMALL} (83.0\u202f%")
 
 
+def test_the_first_table_calls_each_candidate_what_the_sentence_does() -> None:
+    """Without a margin nothing is recommended: the best mean is the safe choice, and the cheapest is no suggestion."""
+    figures: dict[str, tuple[float | str, ...]] = {SMALL: (0.72, 0.80, 0.88), LARGE: (0.73, 0.81, 0.89)}
+    screen = first_screen(made(figures), [])
+    assert screen is not None and screen.table is not None
+    roles = dict(zip(screen.table.frame["configuration"], screen.table.frame["role"], strict=True))
+    assert roles[LARGE].startswith("safe choice")
+    assert roles[SMALL] == "cheapest that may be best"
+    assert screen.sentences[0].startswith(f"{LARGE} (80.0\u202f%") and "is the safe choice" in screen.sentences[0]
+
+
 def test_amounts_are_read_in_their_units() -> None:
     budget = budget_of("e", BudgetTable(train_memory="7.5GiB", token_latency="30ms", train_time="2h", step_time="90s"))
     assert budget.limits == {

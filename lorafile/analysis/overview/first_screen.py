@@ -87,7 +87,8 @@ def _table(results: Results, choice: Recommendation | None) -> Table | None:
     against = Counter(verdict.pair.other for verdict in family(results).verdicts)
     baseline = against.most_common(1)[0][0] if against else None
     if choice is not None and choice.taken is not None:
-        roles.append((choice.taken, "recommended" if choice.firm else "suggested"))
+        roles += [(choice.leader, "safe choice")] if choice.role.startswith("cheapest") else []
+        roles.append((choice.taken, choice.role))
     if (top := best(results, results.names, metric)) is not None:
         roles.append((top, "best on validation"))
     roles += [(baseline, "baseline")] if baseline else []
@@ -222,4 +223,4 @@ def _still_falling(losses: list[float]) -> float:
     if len(losses) < 3 * part:
         return 0.0
     first, before, last = fmean(losses[:part]), fmean(losses[-2 * part : -part]), fmean(losses[-part:])
-    return (before - last) / (first - last) if first > last else 0.0
+    return min((before - last) / (first - last), 1.0) if first > last else 0.0  # it may have risen in between

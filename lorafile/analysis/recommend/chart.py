@@ -14,7 +14,6 @@ from lorafile.analysis.compare.outcomes import margin_text, reach
 from lorafile.analysis.compare.verdict_text import signed, signed_interval
 from lorafile.analysis.recommend.budgets import TITLES, shown
 from lorafile.analysis.recommend.choice import Recommendation
-from lorafile.analysis.recommend.text import leader as best_mean
 from lorafile.engine.metrics.registry import more_is_better
 from lorafile.results.results import Results
 from lorafile.statistics.probabilities import interval
@@ -32,7 +31,7 @@ def chart(results: Results, found: Recommendation) -> Any:
     """Return one row for each candidate: its difference to the best mean with a 95 % interval, and its cost."""
     metric = found.scale
     more = metric != "log_loss" and more_is_better(found.metric)
-    leader = best_mean(found)
+    leader = found.leader
     costs = price_of(results, found.prefer)
     rows = pd.DataFrame([_row(found, name, leader, costs.get(name)) for name in found.order[:MOST]])
     factor, unit = axis_unit(metric)
@@ -69,10 +68,9 @@ def caption(found: Recommendation) -> str:
     """Return what the marks mean."""
     margin = "" if found.margin is None else f" Band: within the margin of {margin_text(found.metric, found.margin)}."
     more = f" Only the first {MOST} of {len(found.order)} are drawn." if len(found.order) > MOST else ""
-    what = "recommended" if found.firm else "suggested"
     return (
-        f"Orange diamond: {what}. Blue: shown to be within the margin. Grey: not shown to be. Bars: 95 % interval of "
-        "the difference for this pair alone; verdicts are adjusted for all pairs. Arrow: outside the axis."
+        f"Orange diamond: {found.role}. Blue: shown to be within the margin. Grey: not shown to be. Bars: 95 % "
+        "interval of the difference for this pair alone; verdicts are adjusted for all pairs. Arrow: outside the axis."
         f"{margin}{more}"
     )
 
@@ -102,7 +100,7 @@ def _row(found: Recommendation, name: str, leader: str, price: float | None) -> 
 
 def _domain(rows: pd.DataFrame, band: float) -> list[float]:
     """Return an axis on which the margin and what is near it can be read; what is far beyond is named at its edge."""
-    near = rows[rows["verdict"].str.startswith(("recommended", "suggested", "non-inferior", "may be best"))]
+    near = rows[(rows["kind"] == "taken") | rows["verdict"].str.startswith(("non-inferior", "may be best"))]
     low, high = float(min(near["low"].min(), band, 0)), float(max(near["high"].max(), band, 0))
     room_for = max(high - low, 1e-9)
     inside = rows[(rows["difference"] >= low - 0.6 * room_for) & (rows["difference"] <= high + 0.6 * room_for)]

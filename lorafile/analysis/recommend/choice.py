@@ -84,6 +84,21 @@ class Recommendation:
         """Whether there are differences to draw."""
         return self.choice is not None and len(self.order) > 1 and not self.one_seed
 
+    @property
+    def leader(self) -> str:
+        """The candidate with the best mean."""
+        sign = -1 if more_is_better(self.scale) else 1
+        return min(self.order, key=lambda name: (sign * self.data.outcomes[name].mean, name))
+
+    @property
+    def role(self) -> str:
+        """Return why `taken` is taken, in a few words."""
+        if self.firm:
+            return "recommended"
+        if self.choice is None or self.one_seed:
+            return "best mean"
+        return "safe choice" if self.taken == self.leader else "cheapest that may be best"
+
     def against(self, one: str, other: str) -> Estimate:
         """Return the difference between two configurations, the first less the second."""
         return contrast(self.data.outcomes[one], self.data.outcomes[other], self.data.variance)
@@ -93,7 +108,7 @@ class Recommendation:
         if name in self.refused:
             return "not eligible"
         if name == self.taken:
-            return "recommended" if self.firm else "only one" if len(self.order) == 1 else "suggested"
+            return self.role if self.firm or len(self.order) != 1 else "only one"
         if name in self.claimed:
             return "non-inferior"
         if name in self.other_rates:

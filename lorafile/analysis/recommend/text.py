@@ -56,7 +56,7 @@ def brief(results: Results, found: Recommendation) -> tuple[str, ...]:
             f"Take {_scored(results, found, found.taken)}: {role}.",
             *_next_cheaper(results, found, found.choice, found.taken),
         )
-    best = leader(found)
+    best = found.leader
     safe = f"{_scored(results, found, best)} is the safe choice: it has the best mean in {metric}."
     if best == found.taken or found.margin is None:
         needs = ' A margin (verdict.margin, such as "1pt") would show which cheaper ones are good enough.'
@@ -135,7 +135,7 @@ def _tie(results: Results, found: Recommendation) -> str:
 def _open(found: Recommendation, taken: str, price: str, metric: str) -> str:
     """Return what may be said where nothing is shown to be good enough: which may be the best, and a suggestion."""
     assert found.choice is not None  # noqa: S101  (there are candidates)
-    may, count, best = found.choice.may_be_best, len(found.order), leader(found)
+    may, count, best = found.choice.may_be_best, len(found.order), found.leader
     if len(may) == 1:
         all_others = "the only other candidate" if count == 2 else f"each of the other {count - 1} candidates"
         return f"{taken} is significantly better in {metric} than {all_others}."
@@ -166,12 +166,6 @@ def _firm(found: Recommendation, taken: str, price: str, metric: str) -> str:
     if found.budget.by == "cost" and found.order[-1] == taken and len(found.order) > 1:
         nothing = " It is also the most expensive: nothing cheaper is shown to be as good."
     return f"take {taken}, {role} {good} ({_p(found.p[taken])} after adjustment for all candidates; {size}).{nothing}"
-
-
-def leader(found: Recommendation) -> str:
-    """Return the candidate with the best mean."""
-    sign = -1 if more_is_better(found.scale) else 1
-    return min(found.order, key=lambda name: (sign * found.data.outcomes[name].mean, name))
 
 
 def _gap(found: Recommendation, one: str, other: str) -> str:
