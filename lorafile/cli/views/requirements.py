@@ -167,7 +167,7 @@ def _word_lines(plan: Plan, words: set[str]) -> Iterator[str]:
         word = (configuration.adapter or {}).get("target_modules")
         names = tuple(plan.graph.sections[configuration.name]["adapter"].get("target_modules") or ())
         where = identity(configuration.model)
-        if word not in words or (where, *names) in told:
+        if not isinstance(word, str) or word not in words or (where, *names) in told:
             continue
         told.add((where, *names))
         model = plan.graph.lock.models[where]

@@ -440,7 +440,8 @@ def test_a_word_of_the_spec_is_explained_once_however_methods_name_modules(
 ) -> None:
     """IA³ names a feed-forward output apart from that of the attention; the modules are the same."""
     words = "[lora]\ntarget_modules = 'all-linear'\n[ia3]\ntarget_modules = 'all-linear'\n"
-    sweep = f"{words}[[sweep]]\nmethod = ['lora', 'ia3']"
+    listed = "[[sweep]]\nname = 'listed'\nlora.target_modules = [['query'], ['value']]"
+    sweep = f"{words}[[sweep]]\nmethod = ['lora', 'ia3']\n{listed}"
     mine = study(tmp_path, tiny_encoder, scores_file, sweep)
     told = CliRunner().invoke(main, ["plan", str(mine.spec.file), "--state", str(tmp_path / "state")]).output
     lines = [line for line in told.splitlines() if line.startswith("all-linear here")]
