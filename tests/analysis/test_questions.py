@@ -127,6 +127,16 @@ def test_lora_or_full_holds_the_best_lora_on_validation_against_full_and_untuned
     assert "inconclusive: baselines/method=full (" in text
 
 
+def test_a_study_of_adapters_alone_is_not_asked_about_full_fine_tuning() -> None:
+    others = {"none": "ia3", "full": "miss"}
+    configurations = RESULTS.configurations.assign(method=RESULTS.configurations["method"].replace(others))
+    adapters = replace(RESULTS, configurations=configurations)
+    alone = next(a for a in analyses(adapters, []) if a.name == "question-lora-or-full")
+    assert alone.title == "How do the methods compare?"
+    with_full = next(a for a in analyses(RESULTS, []) if a.name == "question-lora-or-full")
+    assert with_full.title.startswith("Is LoRA as good as full fine-tuning")
+
+
 def test_real_or_noise_counts_what_is_real() -> None:
     assert said("real-or-noise").startswith("Of 14 comparisons, ")
 

@@ -30,7 +30,14 @@ def answer(results: Results, table: AnalysisTable, asked: bool) -> list[Analysis
     if not lines and not asked:
         return []
     said = lines or [f"This study cannot answer that: {question.missing}."]
-    return [Analysis("question", f"question-{name}", question.text, question.text, said)]
+    text = question.text if asked or name != "lora-or-full" else _of_methods(results, question.text)
+    return [Analysis("question", f"question-{name}", text, text, said)]
+
+
+def _of_methods(results: Results, text: str) -> str:
+    """Return the question about methods that a study answers: one without `full` and `none` compares adapters alone."""
+    names = {name for verdict in _verdicts(results, "method") for name in (verdict.pair.one, verdict.pair.other)}
+    return text if {"full", "none"} & {results.methods[name] for name in names} else "How do the methods compare?"
 
 
 def _rank(results: Results) -> list[str]:
