@@ -65,27 +65,27 @@ class Planner:
 
     def decide(self, node: GraphNode) -> None:
         """Settle what to do with a node."""
-        attempts = self.history.get(node.key, [])
+        key, attempts = node.key, self.history.get(node.key, [])
         if node.kind == "profile":
             attempts = [attempt for attempt in attempts if attempt.device == self.device]
         finished = next((attempt for attempt in reversed(attempts) if attempt.finished), None)
-        blocked = self._blocked(node)
-        if blocked:
-            self.decided[node.key] = (Action.BLOCKED, blocked)
+        if not self._usable.issuperset(node.inputs.values()) and (blocked := self._blocked(node)):
+            settled = (Action.BLOCKED, blocked)
         elif finished is not None:
-            self.results[node.key] = finished
+            self.results[key] = finished
             settled = self._finished(node, finished)
-            self.decided[node.key] = self._accepted(node, *settled) if node.accepted else settled
-            if finished.outcome == "done" and self.decided[node.key][0] in (Action.REUSE, Action.DRIFT):
-                self._usable.add(node.key)
+            settled = self._accepted(node, *settled) if node.accepted else settled
+            if settled[0] in (Action.REUSE, Action.DRIFT) and finished.outcome == "done":
+                self._usable.add(key)
         elif running := self._running(node):
-            self.decided[node.key] = running
+            settled = running
         elif attempts:
-            self.decided[node.key] = self._unfinished(node, attempts[-1])
+            settled = self._unfinished(node, attempts[-1])
         else:
-            self.decided[node.key] = self._untried(node)
-        if self.again and (again := why_again(self.options, node, self.decided[node.key][0])):
-            self.decided[node.key] = self._accepted(node, Action.RETRY, again)
+            settled = self._untried(node)
+        if self.again and (again := why_again(self.options, node, settled[0])):
+            settled = self._accepted(node, Action.RETRY, again)
+        self.decided[key] = settled
 
     def _blocked(self, node: GraphNode) -> str:
         for key in node.inputs.values():
@@ -104,9 +104,9 @@ class Planner:
         return ""
 
     def _finished(self, node: GraphNode, attempt: Attempt) -> tuple[Action, str]:
+        reads, results = attempt.reads, self.results
         for role, key in node.inputs.items():
-            read, now = attempt.reads.get(role), self.results.get(key)
-            if read is not None and now is not None and read != now.outputs:
+            if role in reads and key in results and reads[role] != results[key].outputs:
                 return Action.RETRY, f"{self.graph.nodes[key].address} was recreated with different bytes"
         if differences := self._drift(node.kind, attempt.environment):
             return Action.DRIFT, f"done elsewhere: {differences}"

@@ -15,10 +15,10 @@ def check_objects(plan: Plan, state: State) -> Plan:
     What was removed on purpose (`lora state gc`) is not named.
     """
     damaged: list[Damage] = []
+    kept, objects = (Action.REUSE, Action.DRIFT), state.objects
     for change in plan.changes:
-        attempt = plan.results.get(change.key)
-        if attempt is not None and change.action in (Action.REUSE, Action.DRIFT):
-            wrong = _damaged(attempt, state.objects)
+        attempt = plan.results.get(change.key) if change.action in kept else None
+        if attempt is not None and (wrong := _damaged(attempt, objects)):
             damaged += [Damage(change.address, change.key, name, attempt.outputs[name], wrong[name]) for name in wrong]
     collected = state.collected() if damaged else set()
     named = tuple(damage for damage in damaged if damage.what != "missing" or damage.digest not in collected)
@@ -32,10 +32,19 @@ def missing_digests(attempt: Attempt, objects: Objects) -> list[str]:
 
 def _damaged(attempt: Attempt, objects: Objects) -> dict[str, str]:
     """Return file name -> what is wrong with it; bytes are read only where the lengths do not add up."""
-    root, total, wrong, elsewhere = os.fspath(objects.root), 0, {}, False
+    root, stat = os.fspath(objects.root), os.stat  # tens of thousands of times
+    try:
+        size = sum([stat(f"{root}/{digest[:2]}/{digest}").st_size for digest in attempt.outputs.values()])
+    except OSError:
+        return _look_at_each(attempt, objects)
+    return {} if size == attempt.bytes else _look_at_each(attempt, objects)
+
+
+def _look_at_each(attempt: Attempt, objects: Objects) -> dict[str, str]:
+    wrong, elsewhere = {}, False
     for name, digest in attempt.outputs.items():
         try:
-            total += os.stat(f"{root}/{digest[:2]}/{digest}").st_size  # noqa: PTH116  (tens of thousands of times)
+            objects.path(digest).stat()
         except FileNotFoundError:
             if objects.is_remote(digest):
                 elsewhere = True
@@ -44,7 +53,7 @@ def _damaged(attempt: Attempt, objects: Objects) -> dict[str, str]:
         except OSError as error:  # it may be there: no reason to pay for it again
             with reading_object(objects.path(digest)):
                 raise error
-    if not wrong and not elsewhere and total != attempt.bytes:
+    if not wrong and not elsewhere:
         for name, digest in attempt.outputs.items():
             with reading_object(objects.path(digest)):
                 if file_digest(objects.path(digest)) != digest:
