@@ -89,21 +89,27 @@ def preference_set(path: str) -> str:
 
 RATING = "label"  # the column that may rate answers
 _RATED = ("alpaca", "chat", "completion", "question")  # formats whose answer a label may call good or bad
+_RATINGS = ({"true", "false"}, {"0", "1"})
 
 
 def is_unpaired_preference_set(form: str, labels: Iterable[str]) -> bool:
-    """Return whether each row holds one answer and says whether it is a good one, as KTO reads them.
+    """Return whether each row holds one answer and seems to say whether it is a good one, as KTO reads them.
 
     :param labels: the distinct values of the column `label`, as text
     """
-    return form in _RATED and {value.casefold() for value in labels} == {"true", "false"}
+    return form in _RATED and {value.casefold() for value in labels} in _RATINGS
 
 
-def unpaired_preference_set(path: str) -> str:
-    """Say what a set of rated answers is, and what can be done with it."""
+def unpaired_preference_set(path: str, form: str, labels: Iterable[str], start: str = "") -> str:
+    """Say what a set of rated answers is, and what can be done with it.
+
+    :param start: what comes before the settings are set, where there is no spec yet
+    """
+    good, bad = ("1", "0") if "1" in labels else ("true", "false")
     return (
-        f"{path} is an unpaired preference set (its column label is true for good answers and false for bad ones), "
-        "which training does not support. To train on the good answers only, set data.where = { label = [true] }."
+        f"{path} seems to be an unpaired preference set (its column label is {good} for good answers and {bad} for bad "
+        f"ones), which training does not support. {start}To train on the good answers only, set "
+        f'data.where = {{ label = [{good}] }}. If label says something else, set data.format = "{form}".'
     )
 
 

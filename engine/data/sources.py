@@ -19,6 +19,8 @@ _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state
 _SPLIT_WORDS = dict.fromkeys(("train", "training"), "train")
 _SPLIT_WORDS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 _SPLIT_WORDS |= dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
+_ROLES = dict.fromkeys(("text", "texts", "sentences", "input", "inputs", "source", "x"), "texts")
+_ROLES |= dict.fromkeys(("label", "labels", "target", "targets", "y"), "labels")
 
 
 def find_model(path: str, revision: str | None, base: Path) -> Path:
@@ -68,8 +70,9 @@ def data_files(
 def _by_name(files: list[Path], root: Path) -> dict[str, list[Path]]:
     """Return split -> its files in a directory, by their names.
 
-    :raises NodeError: when a split lies in several directories
+    :raises NodeError: when a split lies in several directories, or its texts and its labels in separate files
     """
+    _check_whole_rows(files, root)
     splits: dict[str, list[Path]] = {}
     own = {file: split_of(file.relative_to(root)) for file in files}
     names = split_names(list(own.values()))
@@ -83,6 +86,27 @@ def _by_name(files: list[Path], root: Path) -> dict[str, list[Path]]:
                 "Select one with data.name or data.path."
             )
     return {split if canonical(split) or len(parts) > 1 else parts[0].stem: parts for split, parts in splits.items()}
+
+
+def _check_whole_rows(files: list[Path], root: Path) -> None:
+    """Refuse files of texts next to files of their labels: nothing says that line belongs to line.
+
+    :raises NodeError: with what can be done
+    """
+    found: dict[tuple[Path, str], dict[str, str]] = {}
+    for file in files:
+        words = _words(stem_of(file)).split("_")
+        roles = [_ROLES[word] for word in words if word in _ROLES]
+        if len(roles) == 1:
+            rest = "_".join(word for word in words if word not in _ROLES)
+            found.setdefault((file.parent, rest), {})[roles[0]] = file.name
+    for names in found.values():
+        if len(names) > 1:
+            raise NodeError(
+                f"data.path: {root} has texts and labels in separate files ({names['texts']}, {names['labels']}), "
+                "which are not joined. Write both as columns of one file for each split, such as train.csv, or set "
+                "data.path to a single file."
+            )
 
 
 def _files_in(root: Path) -> list[Path]:

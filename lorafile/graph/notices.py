@@ -28,11 +28,11 @@ _BUDGET = 0.05  # of the parameters: how far from the same number counts as the 
 
 def notices(graph: Graph) -> list[str]:
     """Return a sentence for each thing, naming the configurations."""
-    ours = [*_unused_tables(graph), *_unfinished_schedules(graph), *_unused_templates(graph)]
+    ours = [*unused_tables(graph), *_unfinished_schedules(graph), *_unused_templates(graph)]
     return [*ours, *_blank_lines(graph), *_unmatched(graph), *data_notices(graph)]
 
 
-def _unused_tables(graph: Graph) -> Iterator[str]:
+def unused_tables(graph: Graph) -> Iterator[str]:
     """Name tables of methods and programs that the spec writes and no configuration uses."""
     tables, configurations = graph.spec.tables, graph.spec.named.values()
     methods = {c.method for c in configurations}

@@ -398,16 +398,18 @@ def data_format(table: DataTable, lock: DataLock) -> str:
         raise NodeError(f"data.format: {preference_set(table.path)}")
     form = detect([*lock.columns, *table.columns], table.path)
     if lock.label == RATING and is_unpaired_preference_set(form, lock.classes()):
-        raise NodeError(f"data.format: {unpaired_preference_set(table.path)}")
+        raise NodeError(f"data.format: {unpaired_preference_set(table.path, form, lock.classes())}")
     return form
 
 
 def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:
     """Return the rank at which an adapter's parameters come nearest to a number; of two the smaller.
 
-    They grow with the rank, or fall with it as RandLoRA's do, apart from steps where PEFT rounds.
+    They grow with the rank, or fall with it as RandLoRA's do, apart from steps where PEFT rounds; or else all ranks
+    are looked at.
     """
-    name = METHODS[adapter["method"]].rank
+    method = METHODS[adapter["method"]]
+    name = method.rank
 
     def count(rank: int) -> int:
         return adapter_parameters(adapter | {name: rank}, model)
@@ -416,6 +418,8 @@ def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:
     sign = 1 if count(ranks[-1]) >= count(ranks[0]) else -1
     if count(ranks[-1]) == count(ranks[0]):  # every module has a rank of its own by `rank_pattern`
         return int(adapter[name])
+    if method.jumps:
+        return min(ranks, key=lambda rank: (abs(count(rank) - wanted), rank))
     place = bisect_left(ranks, sign * wanted, key=lambda rank: sign * count(rank))
     near = ranks[max(0, place - _ROUNDED) : place + _ROUNDED]
     return min(near, key=lambda rank: (abs(count(rank) - wanted), rank))

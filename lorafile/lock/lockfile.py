@@ -21,7 +21,7 @@ from lorafile.files.user_cache import LARGE, cached_digest, cached_digest_of
 from lorafile.lock.content import tensors_digest, tokenizer_digest
 from lorafile.lock.data import DataLock, commit_of, lock_data, same_columns
 from lorafile.lock.description import check_type, describe_model
-from lorafile.lock.unlocked import config_directory, describe_unlocked, has_weights, no_weights
+from lorafile.lock.unlocked import config_directory, describe_unlocked, has_weights, named_dtype, no_weights
 from lorafile.lock.weights import Header, headers
 from lorafile.specs import Spec
 from lorafile.specs.tables.data import DataTable
@@ -325,8 +325,16 @@ def unlocked_warnings(spec: Spec, lock: Lock) -> list[str]:
                     "estimated from characters. "
                 )
             )
-            sentences.append(sentence + missing + remedy)
+            sentences.append(sentence + _assumed_dtype(spec, name, model) + missing + remedy)
     return sentences
+
+
+def _assumed_dtype(spec: Spec, name: str, model: ModelLock) -> str:
+    """Say in which type a base is estimated, where neither the spec nor its config.json names one."""
+    tables = [c.model for c in spec.configurations if identity(c.model) == name]
+    if named_dtype(model.settings) == model.dtype or all(table.dtype != "auto" for table in tables):
+        return ""
+    return f"That file names no usable dtype, so {model.dtype} is assumed; if that is wrong, set model.dtype. "
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
@@ -360,7 +368,7 @@ def _check_sizes(settings: dict[str, Any], file: Path) -> None:
 
 
 def _dtype(settings: dict[str, Any], tensors: dict[str, Header]) -> str:
-    named = settings.get("dtype") or settings.get("torch_dtype")
+    named = named_dtype(settings)
     stored = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
     return str(named) if named in stored.values() else stored.get(next(iter(tensors.values())).dtype, "float32")
 

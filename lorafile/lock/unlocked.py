@@ -47,6 +47,11 @@ def config_directory(table: ModelTable, base: Path, remote: bool) -> Path | None
     return None if has_weights(directory) else directory
 
 
+def named_dtype(settings: dict[str, Any]) -> Any:
+    """Return the type that a config.json names, by its new or its old name."""
+    return settings.get("dtype") or settings.get("torch_dtype")
+
+
 def describe_unlocked(directory: Path, table: ModelTable, settings: dict[str, Any]) -> dict[str, Any]:
     """Return what config.json decides of a model without weights: fields of its lock entry, and its description.
 
@@ -58,7 +63,7 @@ def describe_unlocked(directory: Path, table: ModelTable, settings: dict[str, An
             f"model.path: {directory} is a quantized checkpoint, so its memory follows from its weight files, which "
             "are missing. Download them, or use the model it was made from."
         )
-    named = settings.get("dtype") or settings.get("torch_dtype")
+    named = named_dtype(settings)
     contents: dict[str, Any] = {
         "revision": None,
         "weights": UNKNOWN,

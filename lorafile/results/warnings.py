@@ -3,6 +3,7 @@
 from typing import Any
 
 from lorafile.apply.tracking.destinations import missing_libraries
+from lorafile.graph.notices import unused_tables
 from lorafile.plan.plan import Action, Plan
 from lorafile.results.datacard import leak_sentences, passage_sentences
 from lorafile.results.environments import Environments
@@ -20,11 +21,12 @@ _NAMED = 3
 def warnings(plan: Plan, runs: Rows, card: Rows, places: Environments, profiles: Rows) -> list[str]:
     """Return sentences: of the plan, the data, the runs, and where they were computed.
 
-    What is not installed here to send runs elsewhere is nothing that a reader of results has to know.
+    What is not installed here to send runs elsewhere, and tables that nothing uses, concern the one who writes the
+    spec, and not a reader of results.
     """
-    untracked = missing_libraries(plan.graph.spec)
+    of_spec = {*missing_libraries(plan.graph.spec), *unused_tables(plan.graph)}
     return [
-        *(line for line in plan.warnings if line not in untracked),
+        *(line for line in plan.warnings if line not in of_spec),
         *(line for data in card for line in (*leak_sentences(data), *passage_sentences(data))),
         *dict.fromkeys(text for done in plan.results.values() if (text := done.figures.get("unpacked"))),
         *_of_runs(plan, runs),

@@ -188,8 +188,10 @@ def detect_format(rows: list[dict[str, Any]], name: str, chats: bool = False) ->
             check_media(row, {"format": detected, "template": None, "columns": {}})
     except NodeError as error:
         raise LoraError(f"--data {name}: {str(error).removeprefix('data: ')}.") from error
-    if is_unpaired_preference_set(detected, {str(row.get(RATING)) for row in rows}):
-        raise LoraError(f"--data {unpaired_preference_set(name)}")
+    ratings = {str(row.get(RATING)) for row in rows}
+    if is_unpaired_preference_set(detected, ratings):
+        start = "Write a spec without --data, and set data.path. "
+        raise LoraError(f"--data {unpaired_preference_set(name, detected, ratings, start)}")
     if detected == "text" and all(_GUANACO in str(row.get("text")) for row in rows):
         return DataFormat("guanaco")
     label = _first(usable, _LABELS)

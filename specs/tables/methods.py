@@ -60,6 +60,7 @@ class Method:
     :ivar config: peft's config class; `title`: what the method is called in text; `paper`: its arXiv id, or an address
     :ivar rank, alpha: its settings of rank and scale, where it has them
     :ivar parameters: formulas of how many it trains: `layer`, `shared`, `whole`; `rank_step`: what divides ranks
+    :ivar jumps: whether its parameters may fall at some ranks and grow at others
     :ivar second_matrix: whether it has B matrices, which LoRA+ gives a rate of their own
     :ivar divides: the setting that divides the dimensions of every layer; `required`: one that a spec has to give
     :ivar package: what it needs besides the packages of training; the extra `methods` installs it
@@ -77,6 +78,7 @@ class Method:
     parameters: Mapping[str, str]
     rank: str = ""
     alpha: str = ""
+    jumps: bool = False
     second_matrix: bool = False
     divides: str = ""
     required: str = ""
@@ -118,7 +120,7 @@ def stays_out(name: str) -> str:
 
 def _method(name: str) -> Method:
     row, lines = probed()[name], declared()[name]
-    words = ("title", "paper", "rank", "alpha", "second_matrix", "divides", "required", "package")
+    words = ("title", "paper", "rank", "jumps", "alpha", "second_matrix", "divides", "required", "package")
     own = LORA if name == "lora" else _overrides(row["config"], lines, bool(row["virtual"]))
     return Method(
         row["config"],

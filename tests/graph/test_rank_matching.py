@@ -62,6 +62,28 @@ def test_methods_get_the_budget_of_the_first_lora_or_are_named(spec_file: Path) 
     assert alphas["hra"]["r"] % 2 == alphas["gralora"]["r"] % 2 == 0
 
 
+def test_the_nearest_rank_is_found_where_parameters_also_fall_with_it(spec_file: Path) -> None:
+    """LoKr on the built-in model: PEFT's own count at every rank, of which the largest is not at the last."""
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    more = '[[sweep]]\nname = "budget"\nmatch = "parameters"\nmethod = ["lora", "lokr"]\n[lora]\nr = 8\n'
+    text = f'[study]\nname = "match"\n[model]\npath = "builtin:facts-llama"\n[data]\npath = "builtin:facts"\n{more}'
+    spec = specs.parse(text, spec_file)
+    graph = build(spec, resolve(spec, None)[0])
+    found = next(graph.sections[c.name]["adapter"] for c in spec.configurations if c.method == "lokr")
+    modules = next(iter(graph.lock.models.values())).modules
+
+    def count(rank: int) -> int:
+        layers = {name.replace(".", "_"): torch.nn.Linear(into, out) for name, (out, into) in modules.items()}
+        config = peft.LoKrConfig(r=rank, alpha=rank, target_modules=[*layers])
+        model = peft.get_peft_model(torch.nn.ModuleDict(layers), config)
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+    counts = {rank: count(rank) for rank in range(1, 43)}
+    most = max(counts.values())  # far below what LoRA has
+    assert counts[42] < most
+    assert found["r"] == min(rank for rank in counts if counts[rank] == most)
+
+
 def test_a_written_alpha_stays_and_dora_and_patterns_are_counted(spec_file: Path) -> None:
     more = "[lora]\nr = 4\nlora_alpha = 7\nuse_dora = true\nrank_pattern = { q_proj = 2 }\n"
     found = counts(spec_file, SWEEP.replace('"mlp", ', "").replace(', ["q_proj"]', "") + more)

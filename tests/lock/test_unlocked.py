@@ -63,6 +63,16 @@ def test_whether_it_fits_is_told_from_a_config_alone(spec: Path) -> None:
     assert "Its tokenizer is missing too" in plan["warnings"][0]
 
 
+@pytest.mark.parametrize("named", [None, "float64"])
+def test_a_type_that_is_assumed_is_said(spec: Path, named: str | None) -> None:
+    config = {**LLAMA_31_8B, "dtype": named}
+    (spec.parent / "model/config.json").write_text(json.dumps(config), encoding="utf-8")
+    assumed = "names no usable dtype, so float32 is assumed; if that is wrong, set model.dtype."
+    assert assumed in Study.load(spec).plan("H100").warnings[0]
+    spec.write_text(spec.read_text(encoding="utf-8").replace("[data]", 'dtype = "bfloat16"\n[data]'), encoding="utf-8")
+    assert assumed not in Study.load(spec).plan("H100").warnings[0]
+
+
 def test_its_modules_and_parameters_are_those_of_the_published_model(spec: Path) -> None:
     lock, _ = resolve(specs.load(spec), None, without_weights=True)
     (model,) = lock.models.values()

@@ -208,12 +208,12 @@ def short_training(results: Results) -> list[str]:
     told = [run for run, share in falling.items() if share > _FALLING]
     if not falling or len(told) * 2 < len(falling):
         return []
-    share = 100 * fmean(falling[run] for run in told)
+    share = 100 * fmean(falling[run] for run in told)  # above 100 where it rose before
     steps = {len(curve) for curve in runs.values()}
     return [
         f"Training was short ({_span(steps)} steps): in {len(told)} of {plural(len(falling), 'run')} the loss was "
-        f"still falling, with {share:.0f} % of its total decrease in the last fifth of the steps. Longer training may "
-        f"change which configuration is best in {metric_name(results.primary)}."
+        f"still falling: {f'{share:.0f} %' if share < 99.5 else 'all'} of its decrease came in the last fifth of the "
+        f"steps. Longer training may change which configuration is best in {metric_name(results.primary)}."
     ]
 
 

@@ -1,6 +1,7 @@
 """Every format of data, from its published layout to what is supervised and what its predictions carry."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -296,19 +297,20 @@ def test_preferences_are_refused_by_name_unless_the_spec_says_what_to_read(tmp_p
         study(tmp_path, tiny_model, file, more).plan()
 
 
-@pytest.mark.parametrize("rated", [True, "true"])
+@pytest.mark.parametrize("rated", [True, "true", 1, "1"])
 def test_rated_answers_are_refused_until_the_good_ones_are_selected(
     tmp_path: Path, tiny_model: Path, rated: Any
 ) -> None:
     """KTO's layout: training on all of it would learn the bad answers, too."""
-    other: Any = False if rated is True else "false"
+    other: Any = {True: False, "true": "false", "1": "0"}[rated]
+    other = int(other) if type(rated) is int else other
     rows = [{"prompt": f"q {n}", "completion": f"a {n}", "label": rated if n % 3 else other} for n in range(30)]
     file = written(tmp_path, rows)
-    with pytest.raises(SpecError, match=r"study\.toml:\d+:1: data\.format: .*is an unpaired preference set") as caught:
+    with pytest.raises(SpecError, match=r"study\.toml:\d+:1: data\.format: .*an unpaired preference set") as caught:
         study(tmp_path, tiny_model, file).plan()
-    advised = str(caught.value).split("set data.")[1].removesuffix(".")
-    good = study(tmp_path, tiny_model, file, f"{advised}\n").plan()
+    selected, otherwise = re.findall(r"set data\.(.+?)\.(?: |$)", str(caught.value))
+    good = study(tmp_path, tiny_model, file, f"{selected}\n").plan()
     assert any("data.where excludes rows: 10 of train" in notice for notice in good.warnings)
-    study(tmp_path, tiny_model, file, 'format = "completion"\n').plan()  # said, not guessed
+    study(tmp_path, tiny_model, file, f"{otherwise}\n").plan()  # said, not guessed
     unrated = written(tmp_path, [row | {"label": f"{number % 3}"} for number, row in enumerate(rows)])
     study(tmp_path, tiny_model, unrated).plan()

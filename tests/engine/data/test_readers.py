@@ -122,6 +122,19 @@ def test_one_split_in_several_directories_is_refused_and_a_name_chooses(tmp_path
         data_files(tmp_path, "../main")
 
 
+def test_texts_and_their_labels_in_separate_files_are_refused(tmp_path: Path) -> None:
+    """TweetEval's layout: line belongs to line, and nothing in the files says so."""
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}_text.txt").write_text("good\nbad\n", encoding="utf-8")
+        (tmp_path / f"{split}_labels.txt").write_text("1\n0\n", encoding="utf-8")
+    with pytest.raises(NodeError, match=r"separate files \(test_text\.txt, test_labels\.txt\), which are not joined"):
+        data_files(tmp_path)
+    assert list(data_files(tmp_path / "train_text.txt")) == ["train"]
+    for file in tmp_path.glob("*_labels.txt"):
+        file.unlink()
+    assert list(data_files(tmp_path)) == ["test", "train", "validation"]
+
+
 def test_a_data_digest_knows_the_order_of_files_and_not_their_names(tmp_path: Path) -> None:
     from lorafile.lock.data import data_digest
 
