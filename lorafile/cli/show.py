@@ -43,18 +43,18 @@ def show(name: str, state: Path | None, spec: Path | None, predictions: int, fol
         show_history,
         show_results,
     )
-    from lorafile.plan.names import names_of
+    from lorafile.plan.names import declared, names_in, names_of
     from lorafile.state import State
     from lorafile.state.names import find_node
     from lorafile.study import run_summary
-    from lorafile.study.study import Study, spec_and_state
+    from lorafile.study.study import spec_and_state
 
     (study_spec, directory), out = spec_and_state(spec, state), console()
-    study = Study(study_spec, directory) if study_spec else None
 
     def read(stored: State) -> "ShownConfiguration | ShownNode":
-        names = names_of(stored, study_spec)
-        shown = run_summary.configuration(stored, names, name, study)
+        plan = declared(study_spec, stored) if study_spec else None
+        names = names_in(plan, stored) if plan else names_of(stored)
+        shown = run_summary.configuration(stored, names, name, plan)
         return shown or run_summary.node(stored, names, find_node(names, name), predictions)
 
     shown = State.snapshot(directory, read)

@@ -45,13 +45,16 @@ class StudyRun:
 
 def names_of(state: State, spec: "Spec | None" = None) -> Names:
     """Return the names of a study as its spec declares it now, or of every study that the state knows."""
-    if spec is None:
-        return Names(state, recorded_nodes(state))
+    return Names(state, recorded_nodes(state)) if spec is None else names_in(declared(spec, state), state)
+
+
+def declared(spec: "Spec", state: State) -> "Plan":
+    """Return the plan of a study as its spec declares it now, without looking at files and without forecasts."""
     from lorafile.lock.lockfile import read_lock, resolve
     from lorafile.plan.planner import plan_work
 
     lock, _ = resolve(spec, read_lock(spec))
-    return names_in(plan_work(spec, lock, state), state)
+    return plan_work(spec, lock, state)
 
 
 def names_in(plan: "Plan", state: State) -> Names:

@@ -14,7 +14,7 @@ from lorafile.state.names import MODEL_KINDS, PART, Named, Names, find_configura
 from lorafile.state.node_details import History, history
 
 if TYPE_CHECKING:
-    from lorafile.study.study import Study
+    from lorafile.plan.plan import Plan
 
 _ORDER = ("train", "predict", "score", "profile")  # of what a run consists of, and what is measured in addition
 _TEXTS = ("prompt", "reference", "answer", "choice", "log_likelihood", "tokens")
@@ -80,10 +80,10 @@ class _Node:
     key: str
 
 
-def configuration(state: State, names: Names, name: str, study: "Study | None" = None) -> ShownConfiguration | None:
+def configuration(state: State, names: Names, name: str, plan: "Plan | None" = None) -> ShownConfiguration | None:
     """Return what state knows of a configuration; None where no study declares one of that name.
 
-    :param study: the study whose names these are; its verdicts are returned as well
+    :param plan: of the study whose names these are; its verdicts are returned as well
     :raises LoraError: where several studies have different configurations of that name
     """
     rows = find_configuration(names, name)
@@ -105,7 +105,7 @@ def configuration(state: State, names: Names, name: str, study: "Study | None" =
     settings = {key: value for key, value in (first.settings if first else {}).items() if key not in ("seed", "task")}
     environments = [run.environment for run in runs if run.environment]
     drift = dict.fromkeys(text for each in environments[1:] for text in differs(environments[0], each, "quality"))
-    verdicts = _verdicts(study, name) if study is not None else []
+    verdicts = _verdicts(plan, state, name) if plan is not None else []
     return ShownConfiguration(name, rows[0].study, settings, runs, _means(runs), costs, list(drift), verdicts)
 
 
@@ -150,12 +150,13 @@ def _means(runs: list[ShownRun]) -> dict[str, tuple[float, float, int]]:
     return means
 
 
-def _verdicts(study: "Study", name: str) -> list[str]:
+def _verdicts(plan: "Plan", state: State, name: str) -> list[str]:
     """Return the sentences of the study's family of comparisons that a configuration takes part in."""
     from lorafile.analysis.compare.verdict_text import sentence
     from lorafile.analysis.compare.verdicts import family
+    from lorafile.results.gather import gather_scores
 
-    results = study.gather()
+    results = gather_scores(plan, state)
     verdicts = family(results).verdicts
     return [sentence(results, each) for each in verdicts if name in (each.pair.one, each.pair.other)]
 

@@ -34,7 +34,7 @@ class Verdict:
     :ivar margin: in the same unit; None where none is declared
     :ivar decision: the probabilities and intervals, adjusted for the family
     :ivar look: at which look at the study it was decided (0: the first); `alpha`: what that look may spend
-    :ivar sample_size: how many seeds or examples would decide it, where it is open and has a margin
+    :ivar following: what the next look may spend on this comparison alone
     :ivar differing: what else differs
     :ivar mcnemar: of two single runs with right and wrong answers: McNemar's probability, which describes these runs
     """
@@ -49,7 +49,7 @@ class Verdict:
     decision: Decision | None = None
     look: int = 0
     alpha: float = nan
-    sample_size: SampleSize | None = None
+    following: float = 0.0
     differing: tuple[Difference, ...] = ()
     mcnemar: float = nan
 
@@ -67,6 +67,13 @@ class Verdict:
     def open(self) -> bool:
         """Whether more seeds or examples could decide it."""
         return self.word == "inconclusive"
+
+    @cached_property
+    def sample_size(self) -> SampleSize | None:
+        """How many seeds or examples would decide it at the next look, where it is open and has a margin."""
+        if not self.open or self.estimate is None or self.margin is None or not self.following:
+            return None
+        return sample_size(self.estimate, self.margin, self.following)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def judge(results: Results, metric: str, split: str, compared: Sequence[Pair]) -
         decided = {at: verdict for at, verdict in enumerate(latest) if verdict.word in DECIDED} | decided
     tested = sum(verdict.decision is not None for verdict in latest)
     following = of_verdicts(results, next_alpha(results)) / max(tested, 1)
-    return tuple(_with_sample_size(decided.get(at, verdict), following) for at, verdict in enumerate(latest))
+    return tuple(replace(decided.get(at, verdict), following=following) for at, verdict in enumerate(latest))
 
 
 def _estimated(results: Results, verdict: Verdict, data: Crossed) -> Verdict:
@@ -171,10 +178,3 @@ def _tested(verdicts: list[Verdict], alpha: float, scale: str) -> list[Verdict]:
     for at, decision in zip(estimates, decisions, strict=True):
         tested[at] = replace(tested[at], decision=decision, word=decision.word)
     return tested
-
-
-def _with_sample_size(verdict: Verdict, alpha: float) -> Verdict:
-    """Return an open verdict with what would decide it at the next look, whose share for one comparison is `alpha`."""
-    if not verdict.open or verdict.estimate is None or verdict.margin is None or not alpha:
-        return verdict
-    return replace(verdict, sample_size=sample_size(verdict.estimate, verdict.margin, alpha))
