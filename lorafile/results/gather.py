@@ -31,7 +31,7 @@ from lorafile.results.runs import (
     unfinished_status,
     validation_rows,
 )
-from lorafile.results.study_facts import configuration_row, data_of, hides_answers, model_of, topics
+from lorafile.results.study_facts import configuration_rows, data_of, hides_answers, model_of, topics
 from lorafile.results.warnings import warnings
 from lorafile.specs import Configuration, Spec
 from lorafile.state import State
@@ -56,8 +56,7 @@ def gather(plan: Plan, state: State) -> Results:
     adapters: dict[str, Any] = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     profiles = _profiles(plan, places)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
-    everyone = spec.configurations
-    configurations = [configuration_row(c, everyone, runs, graph.sections[c.name]["adapter"]) for c in everyone]
+    configurations = configuration_rows(spec.configurations, runs, graph.sections)
     attempts = [attempt for one_node in history.values() for attempt in one_node]
     unlocked = sum(attempt.environment.get("state_lock") == "none" for attempt in attempts)
     return Results(
@@ -105,8 +104,8 @@ def gather_scores(plan: Plan, state: State) -> Results:
         if not c.open
         for replicate in graph.replicates[c.name]
     ]
-    everyone, nothing = spec.configurations, pd.DataFrame()
-    configurations = [configuration_row(c, everyone, runs, graph.sections[c.name]["adapter"]) for c in everyone]
+    nothing = pd.DataFrame()
+    configurations = configuration_rows(spec.configurations, runs, graph.sections)
     columns = list(dict.fromkeys([*_RUN, *(name for run in runs for name in run)]))
     return Results(
         **_declared(spec),

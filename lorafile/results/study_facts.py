@@ -5,6 +5,7 @@ from typing import Any
 from lorafile.graph.graph import Graph
 from lorafile.lock.lockfile import identity
 from lorafile.plan.plan import Plan
+from lorafile.results.results import grouped
 from lorafile.specs import Configuration
 from lorafile.specs.optimizers import DEFAULT_OPTIMIZER
 from lorafile.specs.tables.methods import METHODS
@@ -79,34 +80,41 @@ def _base(quantization: dict[str, Any]) -> str:
     return "int8" if quantization.get("load_in_8bit") else str(quantization.get("bnb_4bit_quant_type", "fp4"))
 
 
-def configuration_row(
-    c: Configuration, everyone: tuple[Configuration, ...], runs: list[dict[str, Any]], adapter: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what varies in a configuration, and how many of its runs have figures.
+def configuration_rows(
+    everyone: tuple[Configuration, ...], runs: list[dict[str, Any]], sections: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return a row for each configuration: what varies in the study, and how many of its runs have figures.
 
-    :param adapter: its method's settings as they are resolved; of a matched placement the rank is the solved one
+    :param sections: of each its resolved ones; of a matched placement the rank is the solved one
     """
-    outcomes = [run["outcome"] for run in runs if run["configuration"] == c.name]
-    row: dict[str, Any] = {
-        "configuration": c.name,
-        "sweep": c.sweep,
-        "aliases": list(c.aliases),
-        "method": c.method,
-        "trained": c.method != "none",
-    }
-    solved = any(other.matched for other in everyone)
-    row |= {"rank": adapter.get("r") if solved else None, "alpha": adapter.get("lora_alpha") if solved else None}
-    row |= {"replicates": len(outcomes), "done": outcomes.count("done")}
-    row["outcomes"] = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
-    if c.method == "none":
-        row["shots"] = c.shots
-    tuned = [[axis.setting for axis in other.tuned.axes] if other.tuned else [] for other in everyone]
-    row["tuned"] = [axis.setting for axis in c.tuned.axes] if c.tuned else []
-    varied = [name for other in everyone for name in other.varied] + [name for names in tuned for name in names]
-    return row | {
-        setting: None if c.open and setting in row["tuned"] else setting_value(c, setting, adapter)
-        for setting in dict.fromkeys(varied)
-    }
+    outcomes = grouped((run["configuration"], run["outcome"]) for run in runs)
+    solved = any(c.matched for c in everyone)
+    tuned = {c.name: [axis.setting for axis in c.tuned.axes] if c.tuned else [] for c in everyone}
+    varied = dict.fromkeys([name for c in everyone for name in c.varied])
+    varied |= dict.fromkeys([name for names in tuned.values() for name in names])
+    rows = []
+    for c in everyone:
+        adapter, ended = sections[c.name]["adapter"], outcomes.get(c.name, [])
+        row: dict[str, Any] = {
+            "configuration": c.name,
+            "sweep": c.sweep,
+            "aliases": list(c.aliases),
+            "method": c.method,
+            "trained": c.method != "none",
+            "rank": adapter.get("r") if solved else None,
+            "alpha": adapter.get("lora_alpha") if solved else None,
+            "replicates": len(ended),
+            "done": ended.count("done"),
+            "outcomes": ", ".join(f"{outcome} {ended.count(outcome)}" for outcome in dict.fromkeys(ended)),
+            **({"shots": c.shots} if c.method == "none" else {}),
+            "tuned": tuned[c.name],
+        }
+        settings = {
+            setting: None if c.open and setting in row["tuned"] else setting_value(c, setting, adapter)
+            for setting in varied
+        }
+        rows.append(row | settings)
+    return rows
 
 
 def setting_value(c: Configuration, setting: str, adapter: dict[str, Any]) -> Any:

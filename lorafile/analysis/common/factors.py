@@ -34,15 +34,19 @@ def full_name(sweep: str, short: str) -> str:
     return f"{sweep}/{short}" if sweep else short
 
 
+def settings_of(results: Results) -> list[str]:
+    """Return the settings of which the study's configurations have values."""
+    return [str(name) for name in results.configurations.columns if name not in FIXED]
+
+
 def factors(results: Results, among: list[str] | None = None) -> list[str]:
     """Return the settings that vary among configurations (default: all of the study's), `method` included.
 
     What is tuned in each that has it follows from the others: it is a result, and no factor.
     """
-    table = results.configurations
     chosen = tuned(results)
     varying = []
-    for factor in (str(name) for name in table.columns if name not in FIXED):
+    for factor in settings_of(results):
         labels = setting_labels(results, factor, among)
         if len(set(labels.values())) > 1 and not all(factor in chosen[name] for name in labels):
             varying.append(factor)

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
+from operator import ne
 from typing import Any
 
-from lorafile.analysis.common.factors import factors, label, setting_labels, sweeps
+from lorafile.analysis.common.factors import factors, label, setting_labels, settings_of, sweeps, tuned
 from lorafile.analysis.common.scores import best
 from lorafile.analysis.compare.outcomes import Margin
 from lorafile.results.results import Results
@@ -15,6 +16,7 @@ from lorafile.specs.tables.analysis import AnalysisTable
 from lorafile.specs.tables.train import START
 
 RATE = "train.learning_rate"
+Labels = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,14 @@ def _matched(
         for other, one in combinations(members, 2):
             alike = [other, *_with(values, values.get(other))]
             differ = values.get(one) != values.get(other)
-            if not factor or (differ and _nearest(results, factor, one, alike) == other):
+            if not factor or (differ and _Candidates(results, factor, alike).nearest(one) == other):
                 yield one, other
         return
     chosen = _baselines(results, factor, members, baseline)
-    for one in members:
-        if one not in chosen and chosen:
-            yield one, _nearest(results, factor, one, chosen)
+    if chosen:
+        candidates = _Candidates(results, factor, chosen)
+        apart = set(members) - set(chosen)
+        yield from ((one, candidates.nearest(one)) for one in members if one in apart)
 
 
 def _with(labels: dict[str, str], label: str | None) -> list[str]:
@@ -169,8 +172,36 @@ def _agreement(results: Results, name: str, usual: dict[str, str]) -> int:
     return trained + sum(setting_labels(results, factor, [name]).get(name) == value for factor, value in usual.items())
 
 
-def _nearest(results: Results, factor: str, one: str, chosen: list[str]) -> str:
-    """Return the candidate that differs from a configuration in the fewest settings other than the factor."""
-    others = [setting for setting in factors(results, [one, *chosen]) if setting != factor]
-    labels = [setting_labels(results, setting, [one, *chosen]) for setting in others]
-    return min(chosen, key=lambda name: sum(values.get(name) != values.get(one) for values in labels))
+class _Candidates:
+    """Baselines, of which each configuration gets the one that differs from it in the fewest settings.
+
+    A grid of thousands has thousands of them: what each of its configurations asks for is made once.
+    """
+
+    def __init__(self, results: Results, factor: str, chosen: list[str]) -> None:
+        self._results, self._chosen = results, chosen
+        names = [name for name in settings_of(results) if name != factor]
+        self._labels = {name: setting_labels(results, name, chosen) for name in names}
+        self._values = {name: set(labels.values()) for name, labels in self._labels.items()}
+        self._rows: dict[tuple[str, ...], dict[str, Labels]] = {}  # settings -> candidate -> its labels
+        self._equal: dict[tuple[str, ...], dict[Labels, str]] = {}
+
+    def nearest(self, one: str) -> str:
+        """Return the candidate that differs from a configuration in the fewest settings other than the factor."""
+        own = {name: setting_labels(self._results, name, [one]).get(one) for name in self._labels}
+        varying = tuple(name for name, label in own.items() if self._varies(name, one, label))
+        if varying not in self._rows:
+            labels = [self._labels[name] for name in varying]
+            rows = {name: tuple([values.get(name) for values in labels]) for name in self._chosen}
+            self._rows[varying], self._equal[varying] = rows, {rows[name]: name for name in reversed(self._chosen)}
+        rows, wanted = self._rows[varying], tuple([own[name] for name in varying])
+        equal = self._equal[varying].get(wanted)
+        return equal or min(self._chosen, key=lambda name: sum(map(ne, rows[name], wanted)))
+
+    def _varies(self, setting: str, one: str, own: str | None) -> bool:
+        """Return whether a setting varies among a configuration and the candidates, as `factors` says."""
+        if len(self._values[setting] | ({own} if own is not None else set())) < 2:
+            return False
+        free, theirs = tuned(self._results), self._labels[setting]
+        of_one = own is not None and setting not in free[one]
+        return of_one or any(setting not in free[name] for name in self._chosen if name in theirs)
