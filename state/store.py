@@ -37,6 +37,7 @@ from lorafile.state.records import (
 )
 from lorafile.state.tables import SCHEMA_VERSION
 
+_FEW = 1000  # keys that are looked up by the index
 _transactions: ContextVar[dict[Path, ReadTransaction]] = ContextVar("transactions")  # that are open here, by index
 
 
@@ -138,15 +139,20 @@ class State:
 
         :param forecasts: whether the forecasts of the attempts are read, too
         """
+        chosen = None if keys is None else set(keys)
+        few = chosen is not None and len(chosen) <= _FEW  # else it is faster to read all of them
+        of_keys = "WHERE key IN (SELECT value FROM json_each(?1))" if few else ""
+        of_attempts = f"WHERE attempt IN (SELECT id FROM attempts {of_keys})" if few else ""  # noqa: S608
+        of_environments = f"WHERE digest IN (SELECT environment FROM attempts {of_keys})" if few else ""  # noqa: S608
         environment_rows, output_rows, forecast_rows, rows = self.query(
-            "SELECT digest, settings FROM environments",
-            "SELECT attempt, name, digest, bytes FROM outputs",
-            f"SELECT attempt, forecast FROM forecasts{'' if forecasts else ' LIMIT 0'}",  # noqa: S608
-            f"SELECT id, environment, {', '.join(COLUMNS)} FROM attempts "  # noqa: S608
-            "WHERE id NOT IN (SELECT attempt FROM removals) ORDER BY id",
+            f"SELECT digest, settings FROM environments {of_environments}",  # noqa: S608
+            f"SELECT attempt, name, digest, bytes FROM outputs {of_attempts}",  # noqa: S608
+            f"SELECT attempt, forecast FROM forecasts {of_attempts}{'' if forecasts else ' LIMIT 0'}",  # noqa: S608
+            f"SELECT id, environment, {', '.join(COLUMNS)} FROM attempts {of_keys or 'WHERE true'} "  # noqa: S608
+            "AND id NOT IN (SELECT attempt FROM removals) ORDER BY id",
+            values=(json.dumps([*chosen]),) if few else (),
         )
-        if keys is not None:
-            chosen = set(keys)
+        if chosen is not None:
             rows = [row for row in rows if row[2] in chosen]
         attempts: dict[str, list[Attempt]] = {}
         with check_rows(self.directory):
@@ -180,8 +186,11 @@ class State:
             values=(kind,),
         )
         addresses: dict[str, str] = dict(ended)
+        rows = [row for row in rows if row[0] in addresses]
         with check_rows(self.directory):
-            return [(_node(row), addresses[row[0]]) for row in rows if row[0] in addresses]
+            settings, inputs = (parse_objects([row[at] for row in rows]) for at in (3, 4))
+            nodes = [Node(*row[:3], *made) for row, *made in zip(rows, settings, inputs, strict=True)]
+        return [(node, addresses[node.key]) for node in nodes]
 
     def node(self, key: str) -> Node | None:
         """Return what a key is made of; None where no attempt at it is recorded."""
