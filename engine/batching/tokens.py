@@ -1,6 +1,5 @@
 """Prepared examples: token ids of one split, flat, with what is supervised; safetensors, mapped from disk."""
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from lorafile.engine.data.blocks import best_fit
 from lorafile.engine.data.encode import Encoded
 from lorafile.errors import NodeError
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
@@ -204,32 +204,6 @@ def _joined(tokens: Tokens, members: Sequence[int]) -> tuple[torch.Tensor, torch
 
 def _positions(tokens: Tokens, members: Sequence[int]) -> torch.Tensor:
     return torch.cat([torch.arange(len(tokens.example(member)[0])) for member in members])
-
-
-def best_fit(lengths: list[int], limit: int) -> list[int]:
-    """Return for each document the number of its block: longest first, each into the fullest block with room for it.
-
-    Best fit decreasing needs at most 11/9 of the fewest possible blocks, and one more (Johnson, 1973).
-    """
-    rooms: list[int] = []  # the distinct rooms that are left, ascending
-    blocks: dict[int, list[int]] = {}  # room -> its blocks
-    block_of, count = [0] * len(lengths), 0
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        length = lengths[index]
-        at = bisect_left(rooms, length)
-        if at == len(rooms):
-            block, room, count = count, limit, count + 1
-        else:
-            room = rooms[at]
-            block = blocks[room].pop()
-            if not blocks[room]:
-                del blocks[room], rooms[at]
-        block_of[index] = block
-        if room - length not in blocks:
-            blocks[room - length] = []
-            insort(rooms, room - length)
-        blocks[room - length].append(block)
-    return block_of
 
 
 def _shortest_rows(lengths: list[int], limit: int, size: int) -> list[int]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lorafile.engine.batching.tokens import best_fit, pack
+from lorafile.engine.batching.tokens import pack
+from lorafile.engine.data.blocks import best_fit
 from lorafile.engine.data.columns import check_columns
 from lorafile.engine.data.encode import Encoded, chat_of, ids_of, is_encoder_at, load_tokenizer
 from lorafile.engine.data.example import cluster_of

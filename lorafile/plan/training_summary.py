@@ -1,28 +1,19 @@
 """What would be trained: the rows of each split and what becomes of them, and the steps of each run."""
 
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from lorafile.engine.data.hub import cached_snapshot
-from lorafile.engine.data.readers import read_rows
-from lorafile.engine.data.sources import find_data, find_model
-from lorafile.engine.token_counts import count_tokens
-from lorafile.errors import LoraError
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import optimizer_steps, warmup_steps
 from lorafile.graph.validation import evaluations
-from lorafile.lock.data import DataLock, split_files
-from lorafile.lock.lockfile import identity, is_on_hub
+from lorafile.lock.lockfile import identity
+from lorafile.plan.forecast.lengths import characters_per_token, packed_text, source_of
 from lorafile.plan.plan import Plan
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.units import listing, plural
 
 MANY = 0.05  # of a split's rows: so many that are dropped or cut are named
-_CHARACTERS, _TEMPLATE = 4.0, 8  # of a token of English, and tokens that a template adds
-_SAMPLE = 100  # rows from which characters for each token are known
+_TEMPLATE = 8  # tokens that a template adds
 _WORDS = {"drop": "dropped", "truncate": "cut", "error": "refused: set data.too_long"}
 
 
@@ -86,7 +77,7 @@ def split_rows(plan: Plan) -> list[SplitRows]:
 
 
 def run_steps(plan: Plan) -> list[RunSteps]:
-    """Return the runs that would train, those of equal length together; those of packed text once it is prepared."""
+    """Return the runs that would train, those of equal length together."""
     examples: dict[str, _Examples | None] = {}  # of each prepared split: thousands of runs read one
     groups: dict[RunSteps, dict[str, None]] = {}
     for change in plan.work:
@@ -168,47 +159,15 @@ def _split(graph: Graph, node: GraphNode, figures: dict[str, Any]) -> SplitRows 
 def _estimate(graph: Graph, node: GraphNode, count: int) -> int | None:
     """Return about how many rows of a split are too long, from the lengths of the data's rows in characters."""
     data = node.settings["data"]
-    lock, source = _source(graph, node)
+    lock, source = source_of(graph, node)
     lengths = lock.percentiles.get(source)
     if not lengths or data["format"] == "text":
         return None
     room = int(data["max_length"]) - _TEMPLATE
     if lengths[-1] <= room:  # no token is shorter than a character
         return 0
-    limit = room * _characters_per_token(graph, node)
+    limit = room * characters_per_token(graph, node)
     return round(count * sum(length > limit for length in lengths) / len(lengths))
-
-
-def _source(graph: Graph, prepare: GraphNode) -> tuple[DataLock, str]:
-    """Return the lock of the data that a node reads, and the split of the data that its rows are from."""
-    table = graph.spec.data(graph.spec.named[prepare.configuration], prepare.split)
-    lock, digest = graph.lock.data[identity(table)], prepare.settings["data"]["digest"]
-    return lock, next((split for split, own in lock.digests.items() if own == digest), "")
-
-
-def _characters_per_token(graph: Graph, prepare: GraphNode) -> float:
-    """Return how many characters of the first rows the model's tokenizer makes one token of; else 4."""
-    configuration = graph.spec.named[prepare.configuration]
-    table, model = graph.spec.data(configuration, prepare.split), configuration.model
-    lock, source = _source(graph, prepare)
-    base = graph.spec.file.parent
-    on_hub = [is_on_hub(path, base) for path in (model.path, table.path)]
-    try:  # nothing is downloaded for an estimate
-        directory = cached_snapshot(model.path, "model") if on_hub[0] else find_model(model.path, None, base)
-        place = cached_snapshot(table.path, "dataset") if on_hub[1] else find_data(table.path, None, base)
-        if directory is None or place is None:
-            return _CHARACTERS
-        files = split_files(place, table, lock)
-        rows = tuple(islice(read_rows(files.get(source, []), table.sample_by), _SAMPLE))
-    except LoraError:  # a lock is enough for a plan
-        return _CHARACTERS
-    return _ratio(directory / "tokenizer.json", tuple(map(lock.text, rows)))
-
-
-@lru_cache(maxsize=64)
-def _ratio(tokenizer: Path, texts: tuple[str, ...]) -> float:
-    tokens = count_tokens(tokenizer, texts) if tokenizer.is_file() else 0
-    return sum(map(len, texts)) / tokens if tokens else _CHARACTERS
 
 
 class _Examples(NamedTuple):
@@ -226,7 +185,10 @@ def _examples(plan: Plan, prepare: GraphNode) -> _Examples | None:
         count = int(done.figures.get("blocks") or done.figures["examples"])
         return _Examples(count, float(done.figures["tokens"]), exact=True)
     row = _split(plan.graph, prepare, {})
-    if row is None or data.get("packing") or data["format"] == "text":
+    if row is not None and data.get("packing"):
+        packed = packed_text(plan.graph, prepare)
+        return _Examples(packed.blocks, packed.tokens, exact=False) if packed else None
+    if row is None:
         return None
     count = max(row.rows - ((row.too_long or 0) if row.handling == "drop" else 0), 1)
     return _Examples(count, count * _tokens(plan.graph, prepare), exact=False)
@@ -262,6 +224,6 @@ def _selects(validation: dict[str, Any]) -> str:
 
 def _tokens(graph: Graph, prepare: GraphNode) -> float:
     """Return about how many tokens an example has."""
-    lock, source = _source(graph, prepare)
-    mean = lock.characters[source][0] / _characters_per_token(graph, prepare)
+    lock, source = source_of(graph, prepare)
+    mean = lock.characters[source][0] / characters_per_token(graph, prepare)
     return min(float(prepare.settings["data"]["max_length"]), mean + _TEMPLATE)

@@ -105,6 +105,8 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
             text = _with_trained_head(text)
     if data:
         text = _replace_path(text, BUILTIN_DATA, data, layout.lines())
+    if "text" in (layout.format, layout.detected):  # which is cut into pieces, and never too long
+        text = re.sub(r"^too_long = .*\n", "", text, flags=re.MULTILINE)
     short = layout.short_answers or (preset is None and data in (None, BUILTIN_DATA))
     chosen = layout.metrics or (("exact_match", "log_loss") if short else ())
     if chosen and "[evaluate]" not in text:

@@ -115,6 +115,26 @@ def test_packed_examples_take_the_same_steps_and_the_plan_names_their_rows(study
     assert (trained.outcome, trained.figures["steps"]) == ("done", 2 * 18)
 
 
+@pytest.mark.parametrize("limit", [24, 100])
+def test_blocks_of_text_are_estimated_as_they_are_packed(study: Study, limit: int) -> None:
+    """Texts of 4 to 60 tokens, longer ones in pieces: before and after they are prepared."""
+    words = ("where does anna live in rome ? " * 9).split()
+    lines = [" ".join(words[: 3 + number * 7 % 57]) for number in range(120)]
+    for split, count in (("train", 120), ("validation", 8), ("test", 8)):
+        (study.spec.file.parent / f"data/{split}.jsonl").unlink()
+        text = "".join(f"{line}\n" for line in lines[:count])
+        (study.spec.file.parent / f"data/{split}.txt").write_text(text, encoding="utf-8")
+    spec = SPEC.replace('format = "completion"', 'format = "text"').replace("max_length = 24", f"max_length = {limit}")
+    study.spec.file.write_text(spec, encoding="utf-8")
+    again = Study.load(study.spec.file, study.state)
+    (before,) = run_steps(again.plan())
+    again.apply(again.plan(target=["data/*"]))
+    (after,) = run_steps(again.plan())
+    assert (before.exact, after.exact) == (False, True)
+    assert before.steps == pytest.approx(after.steps, rel=0.05, abs=1)
+    assert before.tokens == pytest.approx(after.tokens, rel=0.05)
+
+
 def test_the_plan_shows_it_in_every_form(study: Study) -> None:
     spec = str(study.spec.file)
     for options in ((), ("--markdown",)):

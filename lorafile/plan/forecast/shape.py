@@ -8,6 +8,7 @@ from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.parameter_count import adapter_parameters, trained_adapter
 from lorafile.graph.target_modules import adapted_modules, of_pattern
 from lorafile.lock.lockfile import SIZES, ModelLock, identity
+from lorafile.plan.forecast.lengths import packed_text
 from lorafile.specs import Configuration
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.state import Attempt
@@ -99,6 +100,7 @@ class Shapes:
         self._bases: dict[str, tuple[str, str, str]] = {}  # configuration -> its model, dtype and adapter as text
         self._of_bases: dict[tuple[str, str, str], dict[str, Any]] = {}  # these -> what they decide
         self._made: dict[tuple[str, ...], Shape] = {}
+        self._guesses: dict[str, tuple[int, float, float]] = {}  # by what a node reads
 
     def of(self, node: GraphNode) -> Shape | None:
         """Return the shape of a node's work; None for what needs no model."""
@@ -114,7 +116,9 @@ class Shapes:
     def _make(self, node: GraphNode, prepare: str) -> Shape:
         configuration = self._graph.spec.named[node.configuration]
         figures = self._results[prepare].figures if prepare in self._results else {}
-        count, mean, longest = _guess(self._graph, configuration, self._graph.nodes.get(prepare), node)
+        if (read := prepare or node.key) not in self._guesses:
+            self._guesses[read] = _guess(self._graph, configuration, self._graph.nodes.get(prepare), node)
+        count, mean, longest = self._guesses[read]
         # Packed text is trained block by block.
         examples = int(figures.get("blocks") or figures.get("examples") or count)
         longest, supervised = int(figures.get("longest") or longest), figures.get("supervised_fraction") or 0.5
@@ -175,6 +179,9 @@ def _guess(
     if prepare is None:  # a harness task, of which nothing is known before it is loaded
         return node.settings["task"].get("limit", 1000), 100.0, 512.0
     settings = prepare.settings["data"]
+    packed = packed_text(graph, prepare) if settings.get("packing") else None
+    if packed is not None:
+        return packed.blocks, packed.tokens / packed.blocks, min(packed.tokens, settings["max_length"])
     if "prompts" in settings:
         lengths = [len(str(prompt)) for prompt in settings["prompts"]]
         count, characters = len(lengths), [round(sum(lengths) / len(lengths)), max(lengths)]

@@ -17,11 +17,11 @@ from lorafile.engine.batching.batches import collate  # noqa: E402
 from lorafile.engine.batching.tokens import (  # noqa: E402
     Blocks,
     Tokens,
-    best_fit,
     pack,
     separates_documents,
     training_units,
 )
+from lorafile.engine.data.blocks import best_fit  # noqa: E402
 from lorafile.engine.data.encode import Encoded, load_tokenizer  # noqa: E402
 from lorafile.engine.data.readers import read_rows  # noqa: E402
 from lorafile.engine.model.loss import supervised_logits  # noqa: E402
