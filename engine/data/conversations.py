@@ -13,6 +13,8 @@ _SPEAKERS = dict.fromkeys(("human", "user"), "user")
 _SPEAKERS |= dict.fromkeys(("gpt", "chatgpt", "assistant", "model", "function_call"), "assistant")
 _SPEAKERS |= dict.fromkeys(("observation", "tool", "function_response"), "tool") | {"system": "system"}
 _CALL = "function_call"  # whose value is {name, arguments} as JSON
+_CALLS = "tool_calls"
+_REASONING = ("reasoning_content", "reasoning", "thinking")  # what an answer's reasoning is called in messages
 GUANACO = "### Human:"
 _GUANACO = re.compile(r"### (Human|Assistant):")
 _OTHER_TEMPLATE = "set another one with data.chat_template, or use rows with a single answer"
@@ -180,7 +182,7 @@ def chat_example(conversation: Conversation, chat: Chat) -> Example:
     Its reference is what the template writes as the last answer, without special tokens.
 
     :raises NodeError: when the template writes a turn otherwise once another follows, so that the places of the
-        answers are unknown, or when it leaves out the tools
+        answers are unknown, or when it leaves out the tools, a call of one, or the reasoning of the last answer
     """
     messages, tools = conversation.messages, conversation.tools
     prompt, whole = chat.text(messages[:-1], True, tools), chat.text(messages, False, tools)
@@ -190,6 +192,7 @@ def chat_example(conversation: Conversation, chat: Chat) -> Example:
         )
     if tools and chat.text(messages, False, None) == whole:
         raise NodeError("data: the chat template does not support tools; set one that does with data.chat_template")
+    _check_written(messages, tools, whole, chat)
     marked = chat.marked(messages, tools)
     if marked is None:
         turns = _earlier(conversation, whole, chat)
@@ -207,6 +210,22 @@ def chat_example(conversation: Conversation, chat: Chat) -> Example:
         marked=marked,
         about=about,
     )
+
+
+def _check_written(messages: list[Message], tools: list[Any] | None, whole: str, chat: Chat) -> None:
+    """Refuse a template that leaves out a call, or what the last answer reasons; earlier reasoning many leave out.
+
+    :raises NodeError: naming what is left out
+    """
+    for number, message in enumerate(messages):
+        last = number == len(messages) - 1
+        for name in (name for name in (_CALLS, *(_REASONING if last else ())) if message.get(name)):
+            without = {"content": ""} | {key: value for key, value in message.items() if key != name}
+            if chat.text([*messages[:number], without, *messages[number + 1 :]], False, tools) == whole:
+                raise NodeError(
+                    f"data: the chat template leaves out {name} of an assistant's message; set one that writes it with "
+                    "data.chat_template, or remove the field from the rows"
+                )
 
 
 def _earlier(conversation: Conversation, whole: str, chat: Chat) -> Spans:

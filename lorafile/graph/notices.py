@@ -23,6 +23,7 @@ _ANSWERS = {  # the column with the answer of each format that has it as a text 
     "completion": ("completion",),
     "question": ("answer",),
 }
+_CHOICES, _LISTS = ("choices", "options", "endings"), {"a list", "an object"}  # columns of options, and what they hold
 _BUDGET = 0.05  # of the parameters: how far from the same number counts as the same
 
 
@@ -132,7 +133,7 @@ def _blank_lines(graph: Graph) -> Iterator[str]:
 
 def data_notices(graph: Graph) -> list[str]:
     """Return a sentence for whatever of the data is not read."""
-    return [*_unread_files(graph), *_unused_splits(graph), *_shared_clusters(graph)]
+    return [*_unread_files(graph), *_unread_choices(graph), *_unused_splits(graph), *_shared_clusters(graph)]
 
 
 def _unread_files(graph: Graph) -> Iterator[str]:
@@ -147,6 +148,19 @@ def _unread_files(graph: Graph) -> Iterator[str]:
         if lock.left_out:
             counts = ", ".join(f"{count:,} of {split}" for split, count in lock.left_out.items())
             yield f"{name}: data.where excludes rows: {counts}."
+
+
+def _unread_choices(graph: Graph) -> Iterator[str]:
+    """Name columns with the options of multiple-choice questions, which are lists, and which no format reads."""
+    for name, lock in graph.lock.data.items():
+        lists = {column for kinds in (lock.kinds or {}).values() for column, own in kinds.items() if _LISTS & {*own}}
+        unread = [column for column in lock.columns if column.lower() in _CHOICES and column not in lock.counted]
+        if lock.counted and (unread := [column for column in unread if column in lists]):
+            verb = "has" if len(unread) == 1 else "have"
+            yield (
+                f"{name}: {listing(unread)} {verb} lists, which no format reads, so each question is asked without its "
+                "choices. Write them into the text of the question, or take no notice if they are there."
+            )
 
 
 def _shared_clusters(graph: Graph) -> Iterator[str]:

@@ -271,7 +271,8 @@ def _is_chat(rows: list[dict[str, Any]], column: str) -> bool:
     turns = rows[0].get(column)
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
         return False
-    return all({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys() for turn in turns)
+    ours, theirs = {"role", "content"}, {"from", "value"}  # a message that calls a tool may say nothing
+    return all(ours <= {*turn, *(["content"] if turn.get("tool_calls") else [])} or theirs <= {*turn} for turn in turns)
 
 
 def _is_answers(rows: list[dict[str, Any]], column: str) -> bool:
@@ -281,7 +282,14 @@ def _is_answers(rows: list[dict[str, Any]], column: str) -> bool:
 
 
 def _length(rows: list[dict[str, Any]], column: str) -> float:
-    return median(len(str(row.get(column) or "")) for row in rows)
+    return median(map(len, (_words(row.get(column)) for row in rows)))
+
+
+def _words(answer: Any) -> str:
+    """Return the text of an answer, which may be messages."""
+    if not isinstance(answer, list):
+        return str(answer or "")
+    return "".join(str(turn.get("content") or "") for turn in answer if isinstance(turn, dict))
 
 
 def _unfit(columns: tuple[str, ...]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lorafile.analysis.compare.outcomes import margin_of
+from lorafile.engine.data.columns import read_columns
 from lorafile.engine.data.hub import cached_snapshot
 from lorafile.engine.data.sources import BUILTIN
 from lorafile.errors import LoraError, ModelError
@@ -158,12 +159,17 @@ def _guesses(layout: DataFormat, data: str, metric: str) -> Iterator[str]:
         return
     form = [f'format = "{layout.detected}"'] if layout.detected and not (layout.format or layout.template) else []
     read = "; ".join([*form, *layout.lines()])
-    yield f"{data} has the columns {listing(layout.names, 20)}. Detected: {read}."
+    template = " ".join(layout.template.values())
+    used = read_columns(layout.format or layout.detected, template, layout.columns, list(layout.names))
+    unread = [name for name in layout.names if name not in used]
+    left = f" Not read: {listing(unread, 20)}." if unread else ""
+    yield f"{data} has the columns {listing(layout.names, 20)}. Detected: {read}.{left}"
     if layout.metrics:
         yield f"Primary metric: {metric}, the usual one for such data."
     elif layout.answer_length is not None:
         why = "short enough to match word for word" if layout.short_answers else "too long to match word for word"
-        yield f"Primary metric: {metric}, because answers have {layout.answer_length:g} characters (median), {why}."
+        letters = f"{layout.answer_length:g} character{'' if layout.answer_length == 1 else 's'}"
+        yield f"Primary metric: {metric}, because answers have {letters} (median), {why}."
 
 
 def _with_names(text: str, model: ModelLock | None) -> str:

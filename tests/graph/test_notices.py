@@ -108,6 +108,18 @@ def test_the_models_end_token_closes_answers_where_the_tokenizer_has_none(tmp_pa
     assert "the model cannot learn where an answer ends" in failed[0].message
 
 
+def test_choices_that_no_format_reads_are_named(tmp_path: Path) -> None:
+    """MMLU's layout: the answer is the number of a choice."""
+    study = make(tmp_path)
+    rows = [{"question": f"where is tom {n} ?", "choices": ["rome", "oslo"], "answer": n % 2} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (line,) = [line for line in study.plan().warnings if "choices" in line]
+    assert "choices has lists, which no format reads, so each question is asked without its choices" in line
+    written = [row | {"choices": "rome or oslo"} for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, written)), encoding="utf-8")
+    assert "choices" not in "".join(study.plan().warnings)
+
+
 @pytest.mark.parametrize(
     ("added", "said"),
     [

@@ -337,6 +337,11 @@ def test_what_was_guessed_is_said_with_the_reason(tmp_path: Path) -> None:
         'question and answer. Detected: format = "question".',
         "Primary metric: exact_match, because answers have 4 characters (median), short enough to match word for word.",
     ]
+    choices = first_spec(data=write(tmp_path, {"question": "q?", "choices": ["a", "b"], "answer": 1, "id": 7}))
+    assert choices.guesses[0].endswith('Detected: format = "question". Not read: choices and id.')
+    assert "because answers have 1 character (median)" in choices.guesses[1]
+    turns = {"prompt": [{"role": "user", "content": "q?"}], "completion": [{"role": "assistant", "content": "four"}]}
+    assert "because answers have 4 characters (median)" in first_spec(data=write(tmp_path, turns)).guesses[1]
     classes = first_spec(data=write(tmp_path, {"text": "my card is lost", "category": "lost_card"}))
     assert 'columns = { label = "category" }' in classes.guesses[0], "auto would have left the classes out"
     assert spec(classes.text).primary == "accuracy"

@@ -190,6 +190,21 @@ def test_tools_reach_the_template_and_a_call_is_an_answer(tokenizer: Any) -> Non
         example(tokenizer, PLAIN, {"messages": TURNS[:2], "tools": [WEATHER]})
 
 
+def test_a_template_that_leaves_out_a_call_or_the_reasoning_is_refused(tokenizer: Any) -> None:
+    """Training would teach answers without what led to them, or empty ones."""
+    called = [TURNS[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "sun"}]
+    called.append({"role": "assistant", "content": "It is sunny."})
+    with pytest.raises(NodeError, match="leaves out tool_calls of an assistant's message"):
+        example(tokenizer, PLAIN, {"messages": called})
+    assert "CALL weather" in example(tokenizer, TOOLS, {"messages": called}).text
+    thought = [TURNS[0], {"role": "assistant", "content": "In Paris", "reasoning_content": "Anna moved there."}]
+    with pytest.raises(NodeError, match="leaves out reasoning_content of an assistant's message"):
+        example(tokenizer, PLAIN, {"messages": thought})
+    thinks = PLAIN.replace("{{ m.content }}", "{{ m.reasoning_content | default('') }}{{ m.content }}")
+    assert "Anna moved there.In Paris" in example(tokenizer, thinks, {"messages": thought}).text
+    example(tokenizer, PLAIN, {"messages": [*thought, TURNS[0], {"role": "assistant", "content": "In Paris"}]})
+
+
 def test_history_in_a_column_of_its_own_comes_first(tokenizer: Any) -> None:
     row = {"instruction": "And Tom?", "output": "In Rome", "history": [["Where does Anna live?", "In Paris"]]}
     made = example(tokenizer, PLAIN, row, format="alpaca", chat_template=True)
