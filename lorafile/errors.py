@@ -1,11 +1,12 @@
 """Everything that can go wrong in a way that the user can mend, each with its exit code."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _MOST_TOLD = 100  # mistakes of one spec
+_LONG_LIST = 100  # characters of what is allowed
 
 
 class LoraError(Exception):
@@ -29,6 +30,16 @@ class Problem:
         return f"{where}: {self.setting}: {self.message}" if self.setting else f"{where}: {self.message}"
 
 
+def described(problems: Iterable[Problem]) -> list[str]:
+    """Return a line for each mistake; what is allowed in a table is listed once."""
+    lines, listed = [], dict[str, int]()
+    for problem in problems:
+        said, mark, allowed = str(problem).partition("; allowed: ")
+        first = listed.setdefault(allowed, problem.line) if len(allowed) > _LONG_LIST else problem.line
+        lines.append(f"{said}{mark}see line {first}" if first != problem.line else f"{said}{mark}{allowed}")
+    return lines
+
+
 class SpecError(LoraError):
     """The spec is wrong; carries every problem that was found, in the order of the file."""
 
@@ -36,7 +47,7 @@ class SpecError(LoraError):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
-        told = [str(problem) for problem in self.problems[:_MOST_TOLD]]
+        told = described(self.problems[:_MOST_TOLD])
         more = len(self.problems) - len(told)
         super().__init__("\n".join([*told, *([f"… and {more} more mistakes"] if more else [])]))
 

@@ -97,7 +97,7 @@ class Problems:
         for path in inner:
             near = [name for *table, name in unknown if tuple(table) == path[:-1]]
             missing = by_path[path][0]["type"] == "missing"
-            if missing and any(suggestion(str(name), [str(path[-1])]) for name in near):
+            if missing and any(_means(str(name), str(path[-1])) for name in near):
                 continue  # it is there, misspelled: one mistake, reported once
             self.add((*prefix, *path[len(below) :]), _sentence(by_path[path], path, self.root))
         return inner
@@ -105,6 +105,11 @@ class Problems:
     def list(self) -> list[Problem]:
         """Return the problems in the order in which they were added."""
         return list(self.by_place.values())
+
+
+def _means(name: str, setting: str) -> bool:
+    """Return whether an unknown name is a setting misspelled, or called as other tools call it."""
+    return _ALIASES.get(name) == setting or bool(suggestion(name, [setting]))
 
 
 def dotted(path: Path) -> str:
@@ -139,6 +144,32 @@ _ALIASES = {
     "micro_batch_size": "per_device_train_batch_size",
     "scheduler": "lr_scheduler_type",
     "optimizer": "optim",
+    "name_or_path": "path",
+    "model_name_or_path": "path",
+    "base_model": "path",
+    "dataset": "path",
+    "val_set_size": "split",
+    "test_size": "split",
+    "lora_target_linear": "target_modules",
+    "gradient_clipping": "max_grad_norm",
+    "eval_strategy": "eval_steps",
+    "evaluation_strategy": "eval_steps",
+}
+# What other tools have, and Lorafile has no setting for, with the reason.
+_NO_SETTINGS = {
+    "output_dir": "results are kept in the state (--state)",
+    "overwrite_output_dir": "results are kept in the state (--state)",
+    "inference_mode": "it is set where an adapter is trained or used",
+    "peft_type": 'the method is named by `method = "lora"`',
+    "logging_steps": "the loss of every step is recorded",
+    "logging_strategy": "the loss of every step is recorded",
+    "save_strategy": "finished runs are always saved; train.save_steps is for checkpoints of unfinished ones",
+    "report_to": "[tracking] sends runs elsewhere",
+    "run_name": "runs are named by their configuration and seed",
+    "do_train": "`lora apply` runs what the spec declares",
+    "do_eval": "`lora apply` runs what the spec declares",
+    "remove_unused_columns": "columns that the format does not read are ignored",
+    "dataloader_num_workers": "rows are tokenized once, before training",
 }
 # What other tools, and people, call a value: it is proposed where it is allowed.
 _VALUES = {
@@ -199,6 +230,8 @@ def unknown_setting(path: Path, branch: type[BaseModel] | None = None, root: typ
         return (
             f"is not a setting of {dotted(place)} but a top-level one; {at_top if name in _TOP else f'write [{name}]'}"
         )
+    if name in _NO_SETTINGS:
+        return f"{unknown}; {_NO_SETTINGS[name]}"
     if _ALIASES.get(name) in allowed:
         return f'{unknown}; did you mean "{_ALIASES[name]}"?'
     home = setting_tables().get(name)

@@ -68,6 +68,9 @@ MESSAGES = [
     ("train.seed = 3", 'unknown setting; did you mean "study.seeds"?'),
     ('report.path = "../elsewhere"', "report.path: should be a directory next to the spec"),
     ("train.r = 3", "unknown setting; it belongs in [lora]"),
+    ("train.output_dir = 'out'", "unknown setting; results are kept in the state (--state)"),
+    ("train.evaluation_strategy = 'steps'", 'unknown setting; did you mean "eval_steps"?'),
+    ("lora.inference_mode = false", "unknown setting; it is set where an adapter is trained or used"),
     ("lora.rank = 3", 'lora.rank: unknown setting; did you mean "r"?'),
     ("lora.ranks = 3", 'lora.ranks: unknown setting; did you mean "r"?'),
     ('[[analysis]]\nask = "rank"\ntype = "noise"', 'analysis[0].type: unknown setting; did you mean "kind"?'),
@@ -135,6 +138,12 @@ def test_a_mistake_is_told_with_what_is_allowed(text: str, part: str) -> None:
     assert part in told
     assert told.startswith("s.toml:")
     assert "\n" not in told
+
+
+def test_what_a_table_allows_is_listed_once_for_all_mistakes_in_it() -> None:
+    told = message(f"{BASE}train.neftune_noise_alpha = 5\ntrain.group_by_length = true", base="").splitlines()
+    assert told[0].endswith("auto_find_batch_size")
+    assert told[1].endswith(f"train.group_by_length: unknown setting; allowed: see line {told[0].split(':')[1]}")
 
 
 def test_an_empty_spec_says_what_it_needs() -> None:
