@@ -140,17 +140,17 @@ class State:
         :param forecasts: whether the forecasts of the attempts are read, too
         """
         chosen = None if keys is None else set(keys)
-        few = chosen is not None and len(chosen) <= _FEW  # else it is faster to read all of them
-        of_keys = "WHERE key IN (SELECT value FROM json_each(?1))" if few else ""
-        of_attempts = f"WHERE attempt IN (SELECT id FROM attempts {of_keys})" if few else ""  # noqa: S608
-        of_environments = f"WHERE digest IN (SELECT environment FROM attempts {of_keys})" if few else ""  # noqa: S608
+        few = None if chosen is None or len(chosen) > _FEW else [*chosen]  # else it is faster to read all of them
+        of_keys = "WHERE key IN (SELECT value FROM json_each(?1))" if few is not None else ""
+        of_attempts = f"WHERE attempt IN (SELECT id FROM attempts {of_keys})" if of_keys else ""  # noqa: S608
+        of_environments = f"WHERE digest IN (SELECT environment FROM attempts {of_keys})" if of_keys else ""  # noqa: S608
         environment_rows, output_rows, forecast_rows, rows = self.query(
             f"SELECT digest, settings FROM environments {of_environments}",  # noqa: S608
             f"SELECT attempt, name, digest, bytes FROM outputs {of_attempts}",  # noqa: S608
             f"SELECT attempt, forecast FROM forecasts {of_attempts}{'' if forecasts else ' LIMIT 0'}",  # noqa: S608
             f"SELECT id, environment, {', '.join(COLUMNS)} FROM attempts {of_keys or 'WHERE true'} "  # noqa: S608
             "AND id NOT IN (SELECT attempt FROM removals) ORDER BY id",
-            values=(json.dumps([*chosen]),) if few else (),
+            values=() if few is None else (json.dumps(few),),
         )
         if chosen is not None:
             rows = [row for row in rows if row[2] in chosen]
