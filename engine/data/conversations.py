@@ -213,15 +213,16 @@ def chat_example(conversation: Conversation, chat: Chat) -> Example:
 
 
 def _check_written(messages: list[Message], tools: list[Any] | None, whole: str, chat: Chat) -> None:
-    """Refuse a template that leaves out a call, or what the last answer reasons; earlier reasoning many leave out.
+    """Refuse a template that leaves out calls, or what the last answer reasons; earlier reasoning many leave out.
 
     :raises NodeError: naming what is left out
     """
-    for number, message in enumerate(messages):
-        last = number == len(messages) - 1
-        for name in (name for name in (_CALLS, *(_REASONING if last else ())) if message.get(name)):
-            without = {"content": ""} | {key: value for key, value in message.items() if key != name}
-            if chat.text([*messages[:number], without, *messages[number + 1 :]], False, tools) == whole:
+    for name, first in ((_CALLS, 0), *((name, len(messages) - 1) for name in _REASONING)):
+        if any(message.get(name) for message in messages[first:]):
+            without = [
+                {"content": ""} | {k: v for k, v in message.items() if k != name} for message in messages[first:]
+            ]
+            if chat.text([*messages[:first], *without], False, tools) == whole:
                 raise NodeError(
                     f"data: the chat template leaves out {name} of an assistant's message; set one that writes it with "
                     "data.chat_template, or remove the field from the rows"

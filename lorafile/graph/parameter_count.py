@@ -1,5 +1,6 @@
-"""How many parameters a method trains, counted from the lock alone: what PEFT says of the same settings."""
+"""How many parameters a method trains, counted from the lock alone as PEFT counts them; and at which rank so many."""
 
+from bisect import bisect_left
 from functools import cache
 from math import ceil, isqrt, prod
 from types import CodeType
@@ -7,12 +8,14 @@ from typing import Any
 
 from lorafile.graph.target_modules import adapted_modules, layer_count, of_pattern
 from lorafile.lock.lockfile import ModelLock
+from lorafile.specs.configurations import as_integer
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.methods import METHODS
 
 Adapter = dict[str, Any]
 _FIXED_A = "fixed_A"  # no setting of PEFT
 _LARGEST = 2**20  # rank of a LoRA
+_ROUNDED = 16  # ranks next to the one that is found, among which rounding may have put a better one
 
 
 def adapter_parameters(adapter: Adapter, model: ModelLock) -> int:
@@ -46,6 +49,37 @@ def possible_ranks(adapter: Adapter, model: ModelLock) -> range:
     shapes = [model.modules[module] for module in adapted_modules(adapter, model.modules)]
     limit = min((out * into // (out + into) for out, into in shapes), default=1)
     return range(step, max(step, _LARGEST if method.second_matrix else limit) + 1, step)
+
+
+def solved_rank(adapter: Adapter, model: ModelLock, wanted: int) -> int:
+    """Return the rank at which an adapter's parameters come nearest to a number; of two the smaller.
+
+    They grow with the rank, or fall with it as RandLoRA's do, apart from steps where PEFT rounds; or else all ranks
+    are looked at.
+    """
+    method = METHODS[adapter["method"]]
+    name = method.rank
+
+    def count(rank: int) -> int:
+        return adapter_parameters(adapter | {name: rank}, model)
+
+    ranks = possible_ranks(adapter, model)
+    sign = 1 if count(ranks[-1]) >= count(ranks[0]) else -1
+    if count(ranks[-1]) == count(ranks[0]):  # every module has a rank of its own by `rank_pattern`
+        return int(adapter[name])
+    if method.jumps:
+        return min(ranks, key=lambda rank: (abs(count(rank) - wanted), rank))
+    place = bisect_left(ranks, sign * wanted, key=lambda rank: sign * count(rank))
+    near = ranks[max(0, place - _ROUNDED) : place + _ROUNDED]
+    return min(near, key=lambda rank: (abs(count(rank) - wanted), rank))
+
+
+def matched(adapter: Adapter, model: ModelLock, wanted: int, alpha_of_rank: float | None) -> Adapter:
+    """Return an adapter's settings at its solved rank, with the alpha that follows it."""
+    rank, method = solved_rank(adapter, model, wanted), METHODS[adapter["method"]]
+    if alpha_of_rank is None:
+        return adapter | {method.rank: rank}
+    return adapter | {method.rank: rank, method.alpha: as_integer(alpha_of_rank * rank)}
 
 
 def rank_step(adapter: Adapter) -> int:

@@ -1,6 +1,5 @@
 """The sections of a node: a configuration's settings with everything filled in that its model and data decide."""
 
-from bisect import bisect_left
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,19 @@ from lorafile.engine.data.columns import (
 from lorafile.engine.data.labels import classes, too_many_labels
 from lorafile.engine.data.templates import CONVERSABLE
 from lorafile.errors import ModelError, NodeError
-from lorafile.graph.parameter_count import adapter_parameters, possible_ranks, rank_step
+from lorafile.graph.parameter_count import adapter_parameters, matched, rank_step
 from lorafile.graph.splits import Rows
 from lorafile.graph.target_modules import placed, without_idle
 from lorafile.graph.training import training_section
 from lorafile.lock.data import DataLock
 from lorafile.lock.lockfile import Lock, ModelLock, identity
 from lorafile.specs import Configuration
-from lorafile.specs.configurations import as_integer
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import REWRITING, VARIANTS
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.quantizations import quantization_kind
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
-
-_ROUNDED = 16  # ranks next to the one that is found, among which rounding may have put a better one
 
 
 def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -400,34 +396,3 @@ def data_format(table: DataTable, lock: DataLock) -> str:
     if lock.label == RATING and is_unpaired_preference_set(form, lock.classes()):
         raise NodeError(f"data.format: {unpaired_preference_set(table.path, form, lock.classes())}")
     return form
-
-
-def solved_rank(adapter: dict[str, Any], model: ModelLock, wanted: int) -> int:
-    """Return the rank at which an adapter's parameters come nearest to a number; of two the smaller.
-
-    They grow with the rank, or fall with it as RandLoRA's do, apart from steps where PEFT rounds; or else all ranks
-    are looked at.
-    """
-    method = METHODS[adapter["method"]]
-    name = method.rank
-
-    def count(rank: int) -> int:
-        return adapter_parameters(adapter | {name: rank}, model)
-
-    ranks = possible_ranks(adapter, model)
-    sign = 1 if count(ranks[-1]) >= count(ranks[0]) else -1
-    if count(ranks[-1]) == count(ranks[0]):  # every module has a rank of its own by `rank_pattern`
-        return int(adapter[name])
-    if method.jumps:
-        return min(ranks, key=lambda rank: (abs(count(rank) - wanted), rank))
-    place = bisect_left(ranks, sign * wanted, key=lambda rank: sign * count(rank))
-    near = ranks[max(0, place - _ROUNDED) : place + _ROUNDED]
-    return min(near, key=lambda rank: (abs(count(rank) - wanted), rank))
-
-
-def matched(adapter: dict[str, Any], model: ModelLock, wanted: int, alpha_of_rank: float | None) -> dict[str, Any]:
-    """Return an adapter's settings at its solved rank, with the alpha that follows it."""
-    rank, method = solved_rank(adapter, model, wanted), METHODS[adapter["method"]]
-    if alpha_of_rank is None:
-        return adapter | {method.rank: rank}
-    return adapter | {method.rank: rank, method.alpha: as_integer(alpha_of_rank * rank)}
