@@ -30,7 +30,7 @@ class Problem:
         return f"{where}: {self.setting}: {self.message}" if self.setting else f"{where}: {self.message}"
 
 
-def described(problems: Iterable[Problem]) -> list[str]:
+def _described(problems: Iterable[Problem]) -> list[str]:
     """Return a line for each mistake; what is allowed in a table is listed once."""
     lines, listed = [], dict[str, int]()
     for problem in problems:
@@ -47,7 +47,7 @@ class SpecError(LoraError):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
-        told = described(self.problems[:_MOST_TOLD])
+        told = _described(self.problems[:_MOST_TOLD])
         more = len(self.problems) - len(told)
         super().__init__("\n".join([*told, *([f"… and {more} more mistakes"] if more else [])]))
 
