@@ -74,6 +74,7 @@ def packed_text(graph: Graph, prepare: GraphNode) -> PackedText | None:
     places = [(len(lengths) - 1) * (at + 0.5) / number for at in range(number)]
     between = [(lengths[int(at)], lengths[ceil(at)], at - int(at)) for at in places]
     sizes = [ceil((low + part * (high - low)) / ratio) + 1 for low, high, part in between]  # one ends the text
-    pieces = [min(limit, size - start) for size in sizes for start in range(0, max(size - 1, 1), limit - 1)]
-    blocks = max(best_fit(pieces, limit)) + 1
-    return PackedText(round(blocks * rows / number), sum(pieces) * rows / number)
+    full = [max(size - 2, 0) // (limit - 1) for size in sizes]  # pieces that fill a block, before a text's last one
+    last = [size - count * (limit - 1) for size, count in zip(sizes, full, strict=True)]
+    blocks, tokens = sum(full) + max(best_fit(last, limit)) + 1, sum(full) * limit + sum(last)
+    return PackedText(round(blocks * rows / number), tokens * rows / number)
