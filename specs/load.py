@@ -14,6 +14,7 @@ import tomli
 from pydantic import ValidationError
 
 from lorafile.errors import ModelError, NodeError, Problem, SpecError
+from lorafile.files.memo import remembered
 from lorafile.specs.checks.claims import check_claims
 from lorafile.specs.checks.consistency import check_tables, with_defaults
 from lorafile.specs.checks.starts import by_name, check_starts
@@ -45,12 +46,16 @@ def setting_of(message: str) -> str:
 
 @dataclass(frozen=True)
 class Spec:
-    """A study spec: its tables, the configurations that its sweeps name, and where it stands."""
+    """A study spec: its tables, the configurations that its sweeps name, and where it stands.
+
+    :ivar text: what the file says; empty of a spec that was made from another one
+    """
 
     file: Path
     tables: SpecTables
     configurations: tuple[Configuration, ...]
     positions: dict[Place, Position] = field(default_factory=dict, repr=False, compare=False)
+    text: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -141,7 +146,12 @@ def parse(text: str, file: Path) -> Spec:
     try:
         raw, tuned = extract_axes(_document(text.removeprefix("\ufeff"), problems), problems)
         tables = _tables(raw, problems)
-        configurations = expand_sweeps(raw, tables, tuned, problems)
+        configurations = remembered(
+            "configurations",
+            text,
+            lambda: expand_sweeps(raw, tables, tuned, problems),
+            lambda: not (tuned or problems.by_place),
+        )
         if not problems.by_place:
             check_stages(tables, configurations, problems)
             check_claims(tables, configurations, file, problems)
@@ -150,7 +160,9 @@ def parse(text: str, file: Path) -> Spec:
         raise SpecError([Problem(str(file), 1, 1, "", "is nested too deeply to be a spec")]) from error
     if problems.by_place:
         raise SpecError(problems.list())
-    return Spec(file, tables, tuple(configurations), problems.positions)
+    spec = Spec(file, tables, tuple(configurations), problems.positions)
+    object.__setattr__(spec, "text", text)
+    return spec
 
 
 def _syntax_message(told: str) -> str:

@@ -15,6 +15,8 @@ from lorafile.state.tables import SCHEMA_VERSION, SECOND, VIEWS, statements
 _TRIES = 20
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")  # a path has lost one of its two slashes
 Read = TypeVar("Read")
+ReadRows = Callable[[sqlite3.Cursor], list[Any]]
+all_rows: ReadRows = sqlite3.Cursor.fetchall
 
 
 class IndexChanged(Exception):
@@ -27,36 +29,41 @@ class ReadTransaction:
     With a write-ahead log it is a transaction of SQLite. Without one the file is opened as immutable, which works on
     read-only media; it stays at its moment until a writer folds a log into the file, which raises IndexChanged.
 
+    :ivar is_immutable: whether it has no log, so that what is read of the file elsewhere is of the same moment
+
     :param proven: compare a file without a log with its checksum, and look whether a log is used to its end; reading
         the file goes on in a thread, so that what was queried counts once `settle` has been called
     """
 
     def __init__(self, database: Path, proven: bool = True) -> None:
         self._database, self._before = database, _signature(database)
-        self._immutable = not self._before[-1]
-        self._checksum = ChecksumThread(database) if self._immutable and proven else None
+        self.is_immutable = not self._before[-1]
+        self._checksum = ChecksumThread(database) if self.is_immutable and proven else None
         self._connection: sqlite3.Connection | None = None
         try:
-            self._connection = _connect(database, self._immutable)
+            self._connection = _connect(database, self.is_immutable)
         except Exception:
             self.settle()
             raise
-        if self._connection is not None and not self._immutable and proven:
+        if self._connection is not None and not self.is_immutable and proven:
             try:
                 check_log(database)
             except sqlite3.DatabaseError:
                 self.close()
                 raise
 
-    def query(self, queries: tuple[str, ...], values: tuple[Any, ...] = ()) -> list[list[Any]]:
+    def query(
+        self, queries: tuple[str, ...], values: tuple[Any, ...] = (), read: ReadRows = all_rows
+    ) -> list[list[Any]]:
         """Return the rows of each query; none where the index was not made yet.
 
+        :param read: what takes them from a cursor
         :raises IndexChanged: when the file is no longer as it was
         """
         if self._connection is None:
             return [[] for _ in queries]
         try:
-            rows = [self._connection.execute(query, values).fetchall() for query in queries]
+            rows = [read(self._connection.execute(query, values)) for query in queries]
         except Exception:
             self._check_unchanged()
             raise
@@ -80,7 +87,7 @@ class ReadTransaction:
             self._check_unchanged()  # what was proven is what was read
 
     def _check_unchanged(self) -> None:
-        if self._immutable and _signature(self._database)[:-1] != self._before[:-1]:
+        if self.is_immutable and _signature(self._database)[:-1] != self._before[:-1]:
             raise IndexChanged  # what was wrong with it is no damage
 
     def close(self) -> None:
@@ -90,7 +97,11 @@ class ReadTransaction:
 
 
 def read_index(
-    database: Path, queries: tuple[str, ...], values: tuple[Any, ...] = (), proven: bool = True
+    database: Path,
+    queries: tuple[str, ...],
+    values: tuple[Any, ...] = (),
+    proven: bool = True,
+    take: ReadRows = all_rows,
 ) -> list[list[Any]]:
     """Return the rows of each query, all from one moment; none where the index is not made yet.
 
@@ -100,7 +111,7 @@ def read_index(
     def read() -> list[list[Any]]:
         with contextlib.closing(ReadTransaction(database, proven)) as transaction:
             try:
-                rows = transaction.query(queries, values)
+                rows = transaction.query(queries, values, take)
             except Exception:
                 transaction.settle()  # its error goes before whatever a damaged index led to
                 raise

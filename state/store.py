@@ -22,7 +22,15 @@ from lorafile.state.index_file import (
 )
 from lorafile.state.lock import writer_lock
 from lorafile.state.objects import Objects
-from lorafile.state.read_transaction import Read, ReadTransaction, check_directory, read_index, retry_if_changed
+from lorafile.state.read_transaction import (
+    Read,
+    ReadRows,
+    ReadTransaction,
+    all_rows,
+    check_directory,
+    read_index,
+    retry_if_changed,
+)
 from lorafile.state.records import (
     COLUMNS,
     CURVE,
@@ -33,11 +41,14 @@ from lorafile.state.records import (
     Node,
     curve_steps,
     parse_objects,
+    read_columns,
     seal_of,
 )
+from lorafile.state.stored_files import Differing, looking_at_files
 from lorafile.state.tables import SCHEMA_VERSION
 
 _FEW = 1000  # keys that are looked up by the index
+_PLACE = Attempt._fields.index("environment")
 _transactions: ContextVar[dict[Path, ReadTransaction]] = ContextVar("transactions")  # that are open here, by index
 
 
@@ -119,6 +130,16 @@ class State:
             with translate_errors(self.directory):
                 self._transaction.settle()
 
+    def looking_at_files(self) -> "contextlib.AbstractContextManager[Differing]":
+        """Look at all stored files, in a process of its own, while other work goes on.
+
+        What is yielded waits for the digests of those that are not here as they were stored; it returns None where they
+        have to be looked at otherwise: while somebody writes.
+        """
+        if self._transaction is None or not self._transaction.is_immutable:
+            return contextlib.nullcontext(lambda: None)
+        return looking_at_files(self.directory / "state.db", self.objects.root)
+
     def running(self, key: str) -> Path:
         """Return where a run that is not finished keeps what it has, for as long as it is not."""
         return self.directory / "running" / key
@@ -144,37 +165,41 @@ class State:
         of_keys = "WHERE key IN (SELECT value FROM json_each(?1))" if few is not None else ""
         of_attempts = f"WHERE attempt IN (SELECT id FROM attempts {of_keys})" if of_keys else ""  # noqa: S608
         of_environments = f"WHERE digest IN (SELECT environment FROM attempts {of_keys})" if of_keys else ""  # noqa: S608
-        environment_rows, output_rows, forecast_rows, rows = self.query(
-            f"SELECT digest, settings FROM environments {of_environments}",  # noqa: S608
-            f"SELECT attempt, name, digest, bytes FROM outputs {of_attempts}",  # noqa: S608
-            f"SELECT attempt, forecast FROM forecasts {of_attempts}{'' if forecasts else ' LIMIT 0'}",  # noqa: S608
-            f"SELECT id, environment, {', '.join(COLUMNS)} FROM attempts {of_keys or 'WHERE true'} "  # noqa: S608
-            "AND id NOT IN (SELECT attempt FROM removals) ORDER BY id",
-            values=() if few is None else (json.dumps(few),),
-        )
-        if chosen is not None:
-            rows = [row for row in rows if row[2] in chosen]
+        columns = f"{', '.join(COLUMNS[:7])}, environment, {', '.join(COLUMNS[7:])}, id"
         attempts: dict[str, list[Attempt]] = {}
         with check_rows(self.directory):
-            forecast_texts = parse_objects([row[1] for row in forecast_rows])
-            forecast_of = dict(zip([row[0] for row in forecast_rows], forecast_texts, strict=True))
-            environments = {digest: json.loads(settings) for digest, settings in environment_rows}
+            environment_columns, output_columns, forecast_columns, attempt_columns = self.query(
+                f"SELECT digest, settings FROM environments {of_environments}",  # noqa: S608
+                f"SELECT attempt, name, digest, bytes FROM outputs {of_attempts}",  # noqa: S608
+                f"SELECT attempt, forecast FROM forecasts {of_attempts}{'' if forecasts else ' LIMIT 0'}",  # noqa: S608
+                f"SELECT {columns} FROM attempts {of_keys or 'WHERE true'} "  # noqa: S608
+                "AND id NOT IN (SELECT attempt FROM removals) ORDER BY id",
+                values=() if few is None else (json.dumps(few),),
+                read=read_columns,
+            )
+            forecast_of = {number: made for batch in forecast_columns for number, made in zip(*batch, strict=True)}
+            environments = {
+                digest: about for batch in environment_columns for digest, about in zip(*batch, strict=True)
+            }
             outputs: dict[int, dict[str, str]] = {}
             sizes: dict[int, int] = {}
-            for number, name, digest, size in output_rows:
-                if number in outputs:
-                    outputs[number][name] = digest
-                    sizes[number] += size
-                else:
-                    outputs[number], sizes[number] = {name: digest}, size
-            figures, reads = (
-                parse_objects([row[2 + COLUMNS.index(name)] for row in rows]) for name in ("figures", "reads")
-            )
-            for row, measured, read in zip(rows, figures, reads, strict=True):
-                number, place, key, kind, outcome, message, started, seconds, device, _, _, study, address = row
-                about = (key, kind, outcome, message, started, seconds, device, environments[place], measured, read)
-                stored = (outputs.get(number, NOTHING), sizes.get(number, 0), forecast_of.get(number, NOTHING))
-                attempts.setdefault(key, []).append(Attempt(*about, study, address, *stored))
+            for batch in output_columns:
+                for number, name, digest, size in zip(*batch, strict=True):
+                    if number in outputs:
+                        outputs[number][name] = digest
+                        sizes[number] += size
+                    else:
+                        outputs[number], sizes[number] = {name: digest}, size
+            for batch in attempt_columns:
+                *about, numbers = batch
+                about[_PLACE] = [environments[digest] for digest in about[_PLACE]]
+                stored = [
+                    [table.get(number, empty) for number in numbers]
+                    for table, empty in ((outputs, NOTHING), (sizes, 0), (forecast_of, NOTHING))
+                ]
+                for attempt in map(Attempt._make, zip(*about, *stored, strict=True)):
+                    if chosen is None or attempt.key in chosen:
+                        attempts.setdefault(attempt.key, []).append(attempt)
         return attempts
 
     def finished(self, kind: str) -> list[tuple[Node, str]]:
@@ -202,7 +227,7 @@ class State:
         """Return address -> (key, kind) of what a study declared when it was last applied, without some keys."""
         if but:  # mostly there is nothing else; then addresses need not be read
             keys = self.rows("SELECT key FROM declarations WHERE study = ?", study)
-            if all(key in but for (key,) in keys):
+            if not [key for (key,) in keys if key not in but]:
                 return {}
         rows = self.rows("SELECT address, key, kind FROM declarations WHERE study = ?", study)
         return {address: (key, kind) for address, key, kind in rows if key not in but}
@@ -247,9 +272,10 @@ class State:
         """Return the finished `prepare` nodes (key -> since when) in groups that left the same bytes and figures."""
         left: dict[str, tuple[int, str, list[str]]] = {}  # key -> its newest attempt, when, and what that left
         for number, key, since, figures, name, digest in self.rows(
-            "SELECT a.id, a.key, a.started, a.figures, o.name, o.digest FROM attempts a JOIN outputs o "
-            "ON o.attempt = a.id WHERE a.kind = 'prepare' AND a.outcome = 'done' "
-            "AND a.id NOT IN (SELECT attempt FROM removals) ORDER BY a.id, o.name"
+            "SELECT a.id, a.key, a.started, a.figures, o.name, o.digest FROM outputs t JOIN attempts a "
+            "ON t.name = 'tokens.safetensors' AND a.id = t.attempt JOIN outputs o ON o.attempt = a.id "
+            "WHERE a.kind = 'prepare' AND a.outcome = 'done' AND a.id NOT IN (SELECT attempt FROM removals) "
+            "ORDER BY a.id, o.name"
         ):
             if key not in left or left[key][0] != number:
                 left[key] = (number, since, [figures])
@@ -290,12 +316,15 @@ class State:
         """Return the rows of one query on the tables and views of docs/state.md."""
         return self.query(query, values=values)[0]
 
-    def query(self, *queries: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
-        """Return the rows of each query, all as they were at one moment."""
+    def query(self, *queries: str, values: tuple[Any, ...] = (), read: ReadRows = all_rows) -> list[list[Any]]:
+        """Return the rows of each query, all as they were at one moment.
+
+        :param read: what takes them from a cursor
+        """
         with translate_errors(self.directory):
             if self._transaction is not None:
-                return self._transaction.query(queries, values)
-            return read_index(self.directory / "state.db", queries, values, self._proven)
+                return self._transaction.query(queries, values, read)
+            return read_index(self.directory / "state.db", queries, values, self._proven, read)
 
 
 def _node(row: Any) -> Node:
@@ -365,9 +394,9 @@ class WritableState(State):
                 if changed or not is_surely_as_closed(self.directory / BACKUP):
                     back_up(self.directory)
 
-    def query(self, *queries: str, values: tuple[Any, ...] = ()) -> list[list[Any]]:
+    def query(self, *queries: str, values: tuple[Any, ...] = (), read: ReadRows = all_rows) -> list[list[Any]]:
         """Return the rows of each query, with what this writer has written."""
-        return [self.db.execute(query, values).fetchall() for query in queries]
+        return [read(self.db.execute(query, values)) for query in queries]
 
     def _write(self, node: Node, attempt: Attempt, stored: dict[str, tuple[str, int]]) -> int:
         environment = json.dumps(attempt.environment, sort_keys=True)

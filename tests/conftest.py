@@ -79,6 +79,20 @@ def _write_durations(terminalreporter: pytest.TerminalReporter) -> None:
     DURATIONS.write_text(json.dumps(slow, indent=0) + "\n", encoding="utf-8")
 
 
+@pytest.fixture(autouse=True)
+def as_if_large(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Let tests of graphs and plans go the way of large studies: kept graphs, and files looked at elsewhere."""
+    if request.path.parent.name in ("graph", "plan"):
+        monkeypatch.setattr("lorafile.graph.build._MANY", 0)
+        monkeypatch.setattr("lorafile.plan.planner._MANY", 0)
+        monkeypatch.setattr("lorafile.files.memo._LONG", -1)
+        monkeypatch.setattr(
+            "lorafile.files.memo.cache_directory", lambda kind: tmp_path_factory.getbasetemp() / "kept" / kind
+        )
+
+
 @pytest.fixture
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether everything is asked for, and not a sample."""

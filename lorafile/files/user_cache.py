@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lorafile.errors import LoraError
 from lorafile.files.atomic import write_text
 from lorafile.files.digests import file_digest, text_digest
 from lorafile.files.jsonl import read_json
@@ -100,5 +101,5 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(content))
-    except OSError:
+    except (OSError, LoraError):
         return

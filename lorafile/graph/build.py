@@ -1,9 +1,11 @@
 """The nodes of a study: every unit of work that it declares. One file for the nodes that belong together."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lorafile.errors import ModelError
+from lorafile.files.memo import remembered
 from lorafile.graph.adapter_nodes import add_adapter_nodes, check_truncation
 from lorafile.graph.builder import GraphBuilder, extended
 from lorafile.graph.extra_evaluations import add_extra_evaluations, add_texts
@@ -22,18 +24,44 @@ from lorafile.specs.sweeps.stages import is_deterministic, stage_configurations
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
 from lorafile.state import Acceptance
 
+_MANY = 1000  # configurations; fewer are faster to build than to look up
+_FILLED = ("nodes", "replicates", "repeats", "profiles", "splits", "sections", "texts", "clusters", "before")
+
 
 def build(spec: Spec, lock: Lock, accepted: dict[str, Acceptance] | None = None) -> Graph:
     """Return every node of a study: examples first, then one whole seed after another, then what is measured alone.
 
     :param accepted: what state accepts in the place of others: `State.acceptances`
     """
-    builder = GraphBuilder(_empty(spec, lock, accepted or {}))
+    graph = _empty(spec, lock, accepted or {})
+    if len(spec.configurations) < _MANY or not _follows_from_texts(graph):
+        return _filled(graph)
+    others = [sorted(lock.equal.items()), lock.as_written, sorted(graph.accepted.items())]
+    source = "\n".join([repr(others), lock.text(), spec.text])
+    return replace(graph, **remembered("graphs", source, lambda: _tables(graph)))
+
+
+def _tables(graph: Graph) -> dict[str, Any]:
+    filled = _filled(graph)
+    return {name: getattr(filled, name) for name in _FILLED}
+
+
+def _filled(graph: Graph) -> Graph:
+    builder, spec = GraphBuilder(graph), graph.spec
     _add_data(builder, spec.configurations)
-    check_truncation(builder.graph)
+    check_truncation(graph)
     _add_candidate_data(builder, spec.owners)
     _add_nodes(builder, spec.configurations, spec.owners)
-    return builder.graph
+    return graph
+
+
+def _follows_from_texts(graph: Graph) -> bool:
+    """Return whether the spec, the lock and what state accepts tell everything: whether no other file is read."""
+    evaluate = graph.spec.tables.evaluate
+    read = [graph.own, graph.trainers, graph.initializers, evaluate.lm_eval_include_path]
+    read += [evaluate.prompts and evaluate.prompts.path]
+    read += [table.chat_template for table in {id(c.data): c.data for c in graph.spec.named.values()}.values()]
+    return bool(graph.spec.text) and not any(read)
 
 
 def _empty(spec: Spec, lock: Lock, accepted: dict[str, Acceptance]) -> Graph:

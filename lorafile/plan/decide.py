@@ -16,6 +16,8 @@ from lorafile.plan.plan import EVERYTHING, WORK, Action, Change, Plan, PlanOptio
 from lorafile.plan.targeting import why_again
 from lorafile.state import Attempt, State
 
+_KEPT = (Action.REUSE, Action.DRIFT)
+_DONE = (Action.REUSE, "done")  # of nearly all of a large study
 _FALLBACK = "auto_find_batch_size"
 _MOST_COMPARED = 4_000_000  # new nodes with finished ones, in search of the nearest; beyond it, new is all that is said
 
@@ -65,17 +67,22 @@ class Planner:
 
     def decide(self, node: GraphNode) -> None:
         """Settle what to do with a node."""
-        key, attempts = node.key, self.history.get(node.key, [])
+        key, attempts = node.key, self.history.get(node.key, ())
         if node.kind == "profile":
             attempts = [attempt for attempt in attempts if attempt.device == self.device]
-        finished = next((attempt for attempt in reversed(attempts) if attempt.finished), None)
+        last = attempts[-1] if attempts else None
+        if last is None or last.finished:
+            finished = last
+        else:
+            finished = next((attempt for attempt in reversed(attempts) if attempt.finished), None)
         if not self._usable.issuperset(node.inputs.values()) and (blocked := self._blocked(node)):
             settled = (Action.BLOCKED, blocked)
         elif finished is not None:
             self.results[key] = finished
             settled = self._finished(node, finished)
-            settled = self._accepted(node, *settled) if node.accepted else settled
-            if settled[0] in (Action.REUSE, Action.DRIFT) and finished.outcome == "done":
+            if node.accepted is not None:
+                settled = self._accepted(node, *settled)
+            if settled[0] in _KEPT and finished.outcome == "done":
                 self._usable.add(key)
         elif running := self._running(node):
             settled = running
@@ -110,8 +117,9 @@ class Planner:
                 return Action.RETRY, f"{self.graph.nodes[key].address} was recreated with different bytes"
         if differences := self._drift(node.kind, attempt.environment):
             return Action.DRIFT, f"done elsewhere: {differences}"
-        explained = attempt.outcome == "diverged" or attempt.figures.get("imported")
-        return Action.REUSE, attempt.message if explained else "done"
+        if attempt.outcome == "diverged" or attempt.figures.get("imported"):
+            return Action.REUSE, attempt.message
+        return _DONE
 
     def _drift(self, kind: str, then: dict[str, Any]) -> str:
         """Return what differs from today; state gives all attempts of one environment the same object."""

@@ -7,18 +7,26 @@ from lorafile.files.digests import file_digest
 from lorafile.plan.plan import Action, Damage, Plan
 from lorafile.state import Attempt, Objects, State
 from lorafile.state.errors import reading_object
+from lorafile.state.stored_files import Differing
 
 
-def check_objects(plan: Plan, state: State) -> Plan:
+def check_objects(plan: Plan, state: State, differing: Differing = lambda: None) -> Plan:
     """Return the plan with what is missing or damaged of the results that it would leave as they are.
 
     What was removed on purpose (`lora state gc`) is not named.
+
+    :param differing: what tells which files may be; it returns None where all have to be looked at
     """
+    suspected = differing()
+    if suspected is not None and not suspected:
+        return replace(plan, damaged=())
     damaged: list[Damage] = []
     kept, objects = (Action.REUSE, Action.DRIFT), state.objects
     for change in plan.changes:
         attempt = plan.results.get(change.key) if change.action in kept else None
-        if attempt is not None and (wrong := _damaged(attempt, objects)):
+        if attempt is None or (suspected is not None and suspected.isdisjoint(attempt.outputs.values())):
+            continue
+        if wrong := _damaged(attempt, objects):
             damaged += [Damage(change.address, change.key, name, attempt.outputs[name], wrong[name]) for name in wrong]
     collected = state.collected() if damaged else set()
     named = tuple(damage for damage in damaged if damage.what != "missing" or damage.digest not in collected)

@@ -1,6 +1,7 @@
 """A plan of a study, made by a list of steps, each of which takes a plan and returns another. Writes nothing."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from lorafile.graph.notices import REFERENCES, long_references
@@ -19,6 +20,8 @@ from lorafile.specs import Spec
 from lorafile.state import State
 from lorafile.units import listing
 
+_MANY = 1000  # configurations; the files of fewer are looked at before a process for that has begun
+
 
 def make_plan(
     spec: Spec,
@@ -33,9 +36,11 @@ def make_plan(
     :param gpu: a size of memory such as `24GB`, or a GPU's name, to compare with instead of the device that is here
     :raises LoraError: when a pattern of the options fits nothing
     """
-    plan = plan_work(spec, lock, state, warnings, options)
-    check_patterns(options, plan.graph)
-    plan = check_objects(plan, state)
+    many = len(spec.configurations) >= _MANY
+    with state.looking_at_files() if many else nullcontext(lambda: None) as differing:
+        plan = plan_work(spec, lock, state, warnings, options)
+        check_patterns(options, plan.graph)
+        plan = check_objects(plan, state, differing)
     return add_forecasts(plan, state, gpu)
 
 

@@ -18,7 +18,7 @@ FILE, OWN_FILE = "lora.toml", "clusters.toml"
 Executor = Literal["local", "ray", "slurm"]
 
 
-class DeviceTable(Settings):
+class DeviceTable(Settings, defer_build=True):
     """Devices of one kind that a cluster has; what a plan is made for. `lora clusters check` says what stands here."""
 
     name: Text = Field(
@@ -34,7 +34,7 @@ class DeviceTable(Settings):
     )
 
 
-class SlurmTable(Settings):
+class SlurmTable(Settings, defer_build=True):
     """What a Slurm job asks for, by the names of `sbatch`; a job is a worker."""
 
     partition: Text | None = Field(default=None, description="The partition.")
@@ -51,7 +51,7 @@ class SlurmTable(Settings):
     extra: dict[Text, str | int] = Field(default={}, description="Additional `sbatch` options, without the dashes.")
 
 
-class RayTable(Settings):
+class RayTable(Settings, defer_build=True):
     """Where Ray runs, and what an actor asks for; an actor is a worker."""
 
     address: Text | None = Field(
@@ -62,7 +62,7 @@ class RayTable(Settings):
     resources: dict[Text, float] = Field(default={}, description="Custom resources per actor.")
 
 
-class Cluster(Settings):
+class Cluster(Settings, defer_build=True):
     """Machines that a study may run on."""
 
     executor: Executor = Field(description="What starts, places and stops workers.")
@@ -78,7 +78,7 @@ class Cluster(Settings):
     ray: RayTable = Field(default=RayTable(), description='Settings for `executor = "ray"`.')
 
 
-class _File(Settings):
+class _File(Settings, defer_build=True):
     cluster: dict[Name, Cluster] = Field(default={}, description="Clusters by name.")
 
 
