@@ -56,7 +56,7 @@ def _content(file: Path) -> memoryview | None:
     except OSError:
         return None
     stamp, digest, content = whole[:_DIGEST], whole[_DIGEST : 2 * _DIGEST], whole[2 * _DIGEST :]
-    return content if stamp == _stamp() and digest == hashlib.sha256(content).digest() else None
+    return content if bytes(stamp) == _stamp() and bytes(digest) == hashlib.sha256(content).digest() else None
 
 
 def _keep(file: Path, content: bytes) -> None:
