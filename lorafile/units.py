@@ -1,11 +1,13 @@
 """Numbers, sizes, times, lists and hints as every message writes them; one place for each."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
 _MOST_ROWS = 60  # of a table in a notebook
+_LONG = 40  # characters of a column's name
 
 
 def duration(seconds: float) -> str:
@@ -74,6 +76,20 @@ def listing(items: Iterable[str], most: int = 6) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else ""
+
+
+def column_list(columns: Iterable[Any]) -> str:
+    """Return the columns of a data set as messages name them: long names are cut in the middle."""
+    names = [str(column) for column in columns]
+    return ", ".join(name if len(name) <= _LONG else f"{name[: _LONG // 2]}…{name[-_LONG // 4 :]}" for name in names)
+
+
+def header_hint(columns: Iterable[Any]) -> str:
+    """Return a sentence where the names of columns look like a row: with a number, or a whole text, among them."""
+    names = [str(column).strip() for column in columns]
+    if not any(re.fullmatch(r"-?[0-9.]+", name) or len(name) > _LONG for name in names):
+        return ""
+    return " These look like a row: for a table without a header line, set data.column_names."
 
 
 def and_more(total: int, shown: int, what: str = "") -> str:

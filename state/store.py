@@ -134,7 +134,7 @@ class State:
         """Look at all stored files, in a process of its own, while other work goes on.
 
         What is yielded waits for the digests of those that are not here as they were stored; it returns None where they
-        have to be looked at otherwise: while somebody writes.
+        have to be looked at otherwise: while another process writes.
         """
         if self._transaction is None or not self._transaction.is_immutable:
             return contextlib.nullcontext(lambda: None)

@@ -20,7 +20,7 @@ Differing = Callable[[], set[str] | None]
 
 @contextlib.contextmanager
 def looking_at_files(index: Path, objects: Path) -> Iterator[Differing]:
-    """Look at all files of an index that nobody writes, in a process of its own.
+    """Look at all files of an index that is not being written, in a process of its own.
 
     Yields what waits for their digests; it returns None where the process could not tell.
     """

@@ -6,6 +6,7 @@ from typing import Any
 
 from lorafile.engine.data.example import MISSING, NAN, no_text, placeholders
 from lorafile.errors import ModelError, NodeError
+from lorafile.units import column_list, header_hint
 
 # Formats by what they read; a row may have any one of the sets.
 REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -66,7 +67,7 @@ def detect(columns: list[str], path: str) -> str:
         if set(needed) <= set(columns):
             return name
     raise NodeError(
-        f"data.format: the columns of {path} ({', '.join(columns)}) match no known format. Assign them with "
+        f"data.format: the columns of {path} ({column_list(columns)}) match no known format. Assign them with "
         "data.columns, or write a data.template. For a table without a header line, set data.column_names."
     )
 
@@ -120,7 +121,9 @@ def cluster_column(cluster: str | None, form: str, columns: dict[str, str], name
     :raises ModelError: when there is no such column
     """
     if cluster and cluster not in names:
-        raise ModelError(f'data.cluster: there is no column "{cluster}"; the columns are: {", ".join(names)}.')
+        raise ModelError(
+            f'data.cluster: there is no column "{cluster}"; the columns are: {column_list(names)}.{header_hint(names)}'
+        )
     if cluster is not None:
         return cluster or None
     context = columns.get("context", "context")
@@ -155,8 +158,8 @@ def check_columns(data: dict[str, Any], columns: list[str], data_name: str) -> N
         return
     name = data["columns"].get(missing[0][0], missing[0][0])
     raise NodeError(
-        f'{data_name} has no column "{name}", which {reads} needs; its columns are: {", ".join(columns)}. '
-        "Assign the columns with data.columns, or write a data.template."
+        f'{data_name} has no column "{name}", which {reads} needs; its columns are: {column_list(columns)}. '
+        f"Assign the columns with data.columns, or write a data.template.{header_hint(columns)}"
     )
 
 

@@ -10,6 +10,7 @@ from string import Formatter
 from typing import Any
 
 from lorafile.errors import NodeError
+from lorafile.units import column_list
 
 REASONING = ("</think>", "[/THINK]", "</thinking>", "</thought>", "</reasoning>")  # what closes a block of reasoning
 
@@ -143,6 +144,6 @@ def fill(template: str, row: Row, may_be_missing: Container[str] = ()) -> str:
         parts.append(literal)
         if name is not None:
             if name not in row:
-                raise NodeError(f'data: a row has no column "{name}"; its columns are: {", ".join(map(str, row))}.')
+                raise NodeError(f'data: a row has no column "{name}"; its columns are: {column_list(row)}.')
             parts.append(text_of(row, name, name in may_be_missing))
     return "".join(parts)

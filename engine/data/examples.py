@@ -15,6 +15,7 @@ from lorafile.engine.data.files import DataFile
 from lorafile.engine.data.readers import read_rows
 from lorafile.engine.data.templates import SHOTS_APART, as_conversation, is_conversation, named, renderer
 from lorafile.errors import NodeError
+from lorafile.units import column_list
 
 _AT_ONCE = 256
 _NO_CHAT = Chat(lambda _messages, _opens, _tools: "")
@@ -180,7 +181,7 @@ def _rendered(render: Render, number: int, row: Row) -> Example:
     except NodeError as error:
         raise NodeError(f"{str(error).removesuffix('.')} (row {number}).") from error
     except KeyError as error:
-        why = f"has no {error}, which its format needs; its columns are: {', '.join(map(str, row))}"
+        why = f"has no {error}, which its format needs; its columns are: {column_list(row)}"
         raise NodeError(f"data: row {number} {why}.") from error
     except UnicodeEncodeError as error:
         why = "contains half a character (a lone surrogate), which is not valid text"

@@ -14,6 +14,7 @@ from lorafile.engine.data.layouts import rows_by_datasets
 from lorafile.engine.data.tables import table_rows
 from lorafile.errors import NodeError
 from lorafile.specs.row_filter import fulfils, parse_where
+from lorafile.units import column_list, header_hint
 
 _BLANK_LINE = re.compile(r"\n(?:[ \t]*\n)+")
 _ALONE = ("text", "messages", "conversations")  # columns that can be the only one of a data set
@@ -66,7 +67,8 @@ def _filtered(rows: Iterator[Row], file: DataFile, left_out: Counter[str] | None
         elif left_out is not None:
             left_out["where"] += 1
     if missing and names:
-        raise NodeError(f'data.where: {file.path} has no column "{min(missing)}"; its columns are: {", ".join(names)}.')
+        columns = f"{column_list(names)}.{header_hint(names)}"
+        raise NodeError(f'data.where: {file.path} has no column "{min(missing)}"; its columns are: {columns}')
 
 
 def _jsonl(file: DataFile) -> Iterator[Row]:

@@ -28,7 +28,7 @@ Made = TypeVar("Made")
 
 
 def remembered(kind: str, source: str, make: Callable[[], Made], lasts: Callable[[], bool] = lambda: True) -> Made:
-    """Return what is made of a text: what the same code made of it before, or else anew.
+    """Return what is made of a text: what the same code made of it before, or else what is made now.
 
     :param kind: what is made; a directory of the cache
     :param source: everything that it follows from, but for this package's code
@@ -78,7 +78,7 @@ def _keep(file: Path, content: bytes) -> None:
 def _stamp() -> bytes | None:
     """Return a digest of this package's files by size and time, and of what else decides how a result is stored.
 
-    None where a file changed since this process began: then nobody knows which code runs here.
+    None where a file changed since this process began: then it is unknown which code runs here.
     """
     about, newest = [sys.version, VERSION], 0
     for package in _CODE:

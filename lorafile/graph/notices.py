@@ -10,7 +10,8 @@ from lorafile.engine.data.templates import CONVERSABLE, SHOTS_APART
 from lorafile.graph.graph import Graph
 from lorafile.graph.parameter_count import adapter_parameters
 from lorafile.graph.splits import draw
-from lorafile.lock.lockfile import identity
+from lorafile.lock.data import DataLock
+from lorafile.lock.lockfile import identity, shown_name
 from lorafile.specs import Configuration
 from lorafile.specs.tables.methods import METHODS
 from lorafile.units import listing, plural
@@ -133,12 +134,17 @@ def _blank_lines(graph: Graph) -> Iterator[str]:
 
 def data_notices(graph: Graph) -> list[str]:
     """Return a sentence for whatever of the data is not read."""
-    return [*_unread_files(graph), *_unread_choices(graph), *_unused_splits(graph), *_shared_clusters(graph)]
+    of_columns = [*_unread_choices(graph), *_second_answers(graph)]
+    return [*_unread_files(graph), *of_columns, *_unused_splits(graph), *_shared_clusters(graph)]
+
+
+def _named_data(graph: Graph) -> Iterator[tuple[str, DataLock]]:
+    return ((shown_name(name), lock) for name, lock in graph.lock.data.items())
 
 
 def _unread_files(graph: Graph) -> Iterator[str]:
     """Name files and configurations next to the data that are not read, and count rows that `data.where` leaves out."""
-    for name, lock in graph.lock.data.items():
+    for name, lock in _named_data(graph):
         if lock.ignored:
             verbs = ("holds", "is") if len(lock.ignored) == 1 else ("hold", "are")
             yield f"{name}: {listing(lock.ignored)} next to the data {verbs[0]} no rows, and {verbs[1]} ignored."
@@ -152,7 +158,7 @@ def _unread_files(graph: Graph) -> Iterator[str]:
 
 def _unread_choices(graph: Graph) -> Iterator[str]:
     """Name columns with the options of multiple-choice questions, which are lists, and which no format reads."""
-    for name, lock in graph.lock.data.items():
+    for name, lock in _named_data(graph):
         lists = {column for kinds in (lock.kinds or {}).values() for column, own in kinds.items() if _LISTS & {*own}}
         unread = [column for column in lock.columns if column.lower() in _CHOICES and column not in lock.counted]
         if lock.counted and (unread := [column for column in unread if column in lists]):
@@ -163,9 +169,22 @@ def _unread_choices(graph: Graph) -> Iterator[str]:
             )
 
 
+def _second_answers(graph: Graph) -> Iterator[str]:
+    """Name answers that are not read, and that the answers that are read mostly contain, but not always."""
+    for name, lock in _named_data(graph):
+        disagree, compared = (sum(counts[at] for counts in lock.disagreeing.values()) for at in (0, 1))
+        if 0 < disagree <= compared / 2:  # else it is something else: the number of a choice, for example
+            read, second = lock.second_answer
+            yield (
+                f'{name}: the column "{second}" is not read, and in {disagree:,} of {compared:,} rows its answer is '
+                f'not in "{read}", which is trained on and compared with. If "{second}" is right, those rows are '
+                f'wrong; data.columns can have "{second}" read in its place.'
+            )
+
+
 def _shared_clusters(graph: Graph) -> Iterator[str]:
     """Name what belongs together and is in two splits that the data declare: it stays as it is declared."""
-    for name, lock in graph.lock.data.items():
+    for name, lock in _named_data(graph):
         pairs = sorted(lock.shared_clusters.items())
         shared = [f"{count:,} in {' and '.join(pair.split(', '))}" for pair, count in pairs]
         if shared:
@@ -188,8 +207,8 @@ def _unused_splits(graph: Graph) -> Iterator[str]:
         if name not in told and unused and len(sources) < len(drawn):
             told.add(name)
             yield (
-                f"{name}: the data also have {listing(unused)}, which is not used; held-out rows are drawn from "
-                f"{listing(sorted(sources))}. To use it, set data.split."
+                f"{shown_name(name)}: the data also have {listing(unused)}, which is not used; held-out rows are "
+                f"drawn from {listing(sorted(sources))}. To use it, set data.split."
             )
 
 

@@ -30,6 +30,7 @@ from lorafile.specs.tables.lora import REWRITING, VARIANTS
 from lorafile.specs.tables.methods import METHODS
 from lorafile.specs.tables.quantizations import quantization_kind
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
+from lorafile.units import column_list, header_hint
 
 
 def resolved_sections(configuration: Configuration, lock: Lock, shared: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def _class_names(configuration: Configuration, data: DataLock) -> list[str]:
         column = configuration.data.columns.get("label", "label")
         raise ModelError(
             f'data.columns: {configuration.data.path} has no column "{column}" for the classes; its columns are: '
-            f'{", ".join(data.columns)}. Set it with columns = {{ label = "…" }}'
+            f'{column_list(data.columns)}. Set it with columns = {{ label = "…" }}.{header_hint(data.columns)}'
         )
     if not data.labels:
         raise ModelError(f"data.columns: {too_many_labels(data.label)}")

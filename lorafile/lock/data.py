@@ -22,6 +22,7 @@ from lorafile.engine.data.layouts import (
     other_configurations,
 )
 from lorafile.engine.data.readers import read_rows
+from lorafile.engine.data.second_answer import agree, second_answer
 from lorafile.engine.data.sources import data_files, find_data
 from lorafile.engine.data.templates import accepted
 from lorafile.errors import NodeError
@@ -42,6 +43,8 @@ _OF_SOME = (
     "counted",
     "percentiles",
     "shared_clusters",
+    "second_answer",
+    "disagreeing",
 )
 
 
@@ -62,6 +65,8 @@ class DataLock:
     :ivar answers: the column of accepted answers (SQuAD's), where it has one; `unanswerable`: split -> rows without any
     :ivar kinds: split -> column -> what some of its values are that are no text (`engine.data.example.kind_of`); None
         in a lock of before, which did not look
+    :ivar second_answer: the column that is read as the answer, and one that is called so and is not read; empty where
+        there is none; `disagreeing`: split -> rows in which the two disagree, and rows that have both
     :ivar percentiles: split -> lengths of its rows in characters, from the shortest over each hundredth to the longest
     """
 
@@ -85,6 +90,8 @@ class DataLock:
     kinds: dict[str, dict[str, list[str]]] | None = None
     percentiles: dict[str, list[int]] = field(default_factory=dict)
     counted: list[str] = field(default_factory=list)
+    second_answer: list[str] = field(default_factory=list)
+    disagreeing: dict[str, list[int]] = field(default_factory=dict)
 
     def text(self, row: dict[str, Any]) -> str:
         """Return what is counted of a row."""
@@ -112,7 +119,8 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
     label = label_column(table.columns, columns)
     answers = answers_column(table.columns, columns)
     cluster = cluster_column(table.cluster, table.format, table.columns, columns)
-    counts = {split: _count(parts, table, counted, label, answers, cluster) for split, parts in files.items()}
+    second = _second_answer(table, columns)
+    counts = {split: _count(parts, table, counted, label, answers, cluster, second) for split, parts in files.items()}
     left_out = {split: count.left_out for split, count in counts.items() if count.left_out}
     if not any(count.rows for count in counts.values()):
         why = " has no rows left after data.where" if left_out else " is empty: it has no rows"
@@ -138,19 +146,33 @@ def lock_data(table: DataTable, base: Path, locked: DataLock | None = None) -> D
         kinds={s: {name: sorted(c.kinds[name]) for name in sorted(c.kinds)} for s, c in counts.items() if c.kinds},
         percentiles={split: count.percentiles() for split, count in counts.items() if count.rows},
         counted=counted,
+        second_answer=list(second),
+        disagreeing={split: [count.disagree, count.compared] for split, count in counts.items() if count.compared},
     )
 
 
 def read_by(table: DataTable, columns: list[str]) -> list[str]:
     """Return the columns that a spec reads of a data set; nothing where that is all of them, or unknown."""
-    form: str = table.format if not table.template or table.format != "auto" else ""
-    try:
-        form = detect([*columns, *table.columns], table.path) if form == "auto" else form
-    except NodeError:  # the spec's mistake, which is reported where the data are read
+    form = _format(table, columns)
+    if form is None:
         return []
     template = table.template.prompt + table.template.completion if table.template else ""
     read = read_columns(form, template, table.columns, columns)
     return [] if len(read) == len(columns) else read
+
+
+def _format(table: DataTable, columns: list[str]) -> str | None:
+    """Return the format of a data set, empty for a template alone; None where its columns fit none."""
+    form: str = table.format if not table.template or table.format != "auto" else ""
+    try:
+        return detect([*columns, *table.columns], table.path) if form == "auto" else form
+    except NodeError:  # the spec's mistake, which is reported where the data are read
+        return None
+
+
+def _second_answer(table: DataTable, columns: list[str]) -> tuple[str, str] | tuple[()]:
+    form = None if table.template else _format(table, columns)
+    return (form and second_answer(form, table.columns, columns)) or ()
 
 
 @dataclass
@@ -160,6 +182,7 @@ class _Count:
     :ivar counted: the columns whose characters are counted; empty: all
     :ivar texts: column -> characters of all its texts, and of the longest; `kinds`: what its values are that are none
     :ivar unanswered: rows without an accepted answer
+    :ivar compared: rows with an answer in each of the columns of `second`; `disagree`: those that are not the same
     """
 
     counted: list[str] = field(default_factory=list)
@@ -173,6 +196,9 @@ class _Count:
     kinds: dict[str, set[str]] = field(default_factory=dict)
     unanswered: int = 0
     clusters: set[int] = field(default_factory=set)
+    second: tuple[str, str] | tuple[()] = ()
+    compared: int = 0
+    disagree: int = 0
 
     def add(self, row: dict[str, Any], label: str | None, answers: str | None, cluster: str | None) -> None:
         """Take in a row.
@@ -195,6 +221,9 @@ class _Count:
                 self.texts[column] = (total + len(value), max(longest, len(value)))
             elif kind := kind_of(value):
                 self.kinds.setdefault(str(column), set()).add(kind)
+        if self.second and (same := agree(*(row.get(column) for column in self.second))) is not None:
+            self.compared += 1
+            self.disagree += not same
         if answers is not None:  # `prepare` says which row is not as its format needs it
             with contextlib.suppress(KeyError, TypeError, NodeError):
                 self.unanswered += not accepted(row.get(answers) or [])
@@ -223,9 +252,10 @@ def _count(
     label: str | None,
     answers: str | None,
     cluster: str | None,
+    second: tuple[str, str] | tuple[()],
 ) -> _Count:
     """Count the rows of a split, one at a time."""
-    count, left_out = _Count(counted), Counter[str]()
+    count, left_out = _Count(counted, second=second), Counter[str]()
     with task(f"Reading the data {table.path}", unit="rows") as reading:
         for row in read_rows(files, table.sample_by, left_out):
             count.add(row, label, answers, cluster)
@@ -309,6 +339,7 @@ def same_columns(table: DataTable, locked: DataLock) -> bool:
 def _is_complete(table: DataTable, locked: DataLock) -> bool:
     """Return whether a lock entry of the same files has all that a new one would have."""
     counted = locked.counted == read_by(table, locked.columns)
+    counted = counted and locked.second_answer == list(_second_answer(table, locked.columns))
     return counted and same_columns(table, locked) and locked.kinds is not None
 
 

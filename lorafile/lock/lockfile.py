@@ -57,6 +57,8 @@ _DERIVED = (
     "shared_clusters",
     "layout",
     "content",
+    "second_answer",
+    "disagreeing",
 )  # follow from the others
 _SHOWN = 12  # characters of a revision
 _CONFIG_NOISE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
@@ -229,6 +231,15 @@ def identity(table: ModelTable | DataTable) -> str:
     return table.path + (f"/{table.name}" if table.name else "") + revision + read
 
 
+def shown_name(name: str) -> str:
+    """Return a lock's name of a data set as messages have it: `rows.csv (column_names = ["text", "label"])`."""
+    path, reads, settings = name.partition(" with {")
+    if not reads:
+        return name
+    read = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in json.loads("{" + settings).items())
+    return f"{path} ({', '.join(read)})"
+
+
 def lock_model(
     table: ModelTable, base: Path, locked: ModelLock | None = None, fresh: bool = False, rehash: bool = False
 ) -> ModelLock:
@@ -395,7 +406,7 @@ def describe_changes(old: Lock | None, new: Lock) -> list[str]:
         for name in sorted(before.keys() & after.keys()):
             if before[name] != after[name]:
                 verb, difference = "has" if kind == "model" else "have", _describe_difference(before[name], after[name])
-                sentences.append(f"The {kind} {name} {verb} moved since the lock: {difference}.")
+                sentences.append(f"The {kind} {shown_name(name)} {verb} moved since the lock: {difference}.")
     return sentences
 
 

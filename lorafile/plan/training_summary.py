@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from lorafile.graph.graph import Graph, GraphNode
 from lorafile.graph.notices import optimizer_steps, warmup_steps
 from lorafile.graph.validation import evaluations
-from lorafile.lock.lockfile import identity
+from lorafile.lock.lockfile import identity, shown_name
 from lorafile.plan.forecast.lengths import characters_per_token, packed_text, source_of
 from lorafile.plan.plan import Plan
 from lorafile.specs.tables.train import PACKED_ROW_LENGTH
@@ -151,7 +151,7 @@ def _split(graph: Graph, node: GraphNode, figures: dict[str, Any]) -> SplitRows 
     exact = "too_long" in figures
     too_long = int(figures["too_long"]) if exact else _estimate(graph, node, count)
     empty = int(figures["empty_answers"]) if "empty_answers" in figures else None
-    name = identity(graph.spec.data(graph.spec.named[node.configuration], node.split))
+    name = shown_name(identity(graph.spec.data(graph.spec.named[node.configuration], node.split)))
     handling = str(data.get("too_long", "error"))
     return SplitRows(name, node.split, count, int(data["max_length"]), handling, too_long, empty, exact)
 

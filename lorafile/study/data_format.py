@@ -22,6 +22,7 @@ from lorafile.engine.data.sources import data_files
 from lorafile.engine.data.templates import check_media
 from lorafile.errors import LoraError, ModelError, NodeError
 from lorafile.specs.catalogue import catalogue
+from lorafile.units import column_list, header_hint
 
 # Names that data sets give to one and the same thing; an earlier one is taken first.
 _INSTRUCTION = ("instruction", "instructions", "task")
@@ -159,9 +160,10 @@ def _classes_of(rows: list[dict[str, Any]], name: str) -> DataFormat:
     text = _first(texts, _LABELLED) or (texts[0] if len(texts) == 1 else None)
     if label is None or not (pair or text):
         raise ModelError(
-            f"--data {name}: its columns ({', '.join(columns) or 'none'}) do not show which holds the text and which "
+            f"--data {name}: its columns ({column_list(columns) or 'none'}) do not show which holds the text and which "
             "the class, and the model is an encoder, which classifies. Write a spec without --model and --data, and "
             'set these there: model.task_type = "SEQ_CLS", data.columns = { text = "column", label = "other column" }.'
+            + header_hint(columns)
         )
     fields = {"sentence1": pair[0], "sentence2": pair[1]} if pair else {"text": text or ""}
     renamed = {field: column for field, column in {**fields, "label": label}.items() if field != column}
@@ -234,10 +236,11 @@ def _by_synonyms(
     text = _first(usable, _TEXT) or (usable[0] if len(usable) == 1 and _reads_as_text(rows, usable[0]) else None)
     if text:
         return DataFormat("text", {"text": text} if text != "text" else {})
-    listed = ", ".join(columns) or "none"
+    listed = column_list(columns) or "none"
     raise LoraError(
         f"--data {name}: its columns ({listed}) do not show which holds questions, answers or texts. Write a spec "
         'without --data, and set in [data]: template = { prompt = "{column}", completion = " {other column}" }'
+        + (f".{hint}" if (hint := header_hint(columns)) else "")
     )
 
 

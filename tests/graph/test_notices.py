@@ -120,6 +120,27 @@ def test_choices_that_no_format_reads_are_named(tmp_path: Path) -> None:
     assert "choices" not in "".join(study.plan().warnings)
 
 
+@pytest.mark.parametrize(("wrong", "said"), [(0, False), (1, True), (10, True), (40, False)])
+def test_answers_that_are_not_read_and_say_otherwise_are_counted(tmp_path: Path, wrong: int, said: bool) -> None:
+    """The layout of LLM-Adapters: a worked solution, which may be wrong, and the answer.
+
+    If nearly all differ, the column is something else: the number of a choice.
+    """
+    study = make(tmp_path)
+    rows = [
+        {"instruction": f"{n} + 1 ?", "input": "", "output": f"It is {n + 1}.", "answer": n + 1 + 100 * (n < wrong)}
+        for n in range(40)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    lines = [line for line in study.plan().warnings if '"answer" is not read' in line]
+    assert bool(lines) == said
+    assert all(f'in {wrong} of 40 rows its answer is not in "output"' in line for line in lines)
+    spec = tmp_path / "study.toml"
+    text = spec.read_text(encoding="utf-8").replace("[train]", 'columns = { output = "answer" }\n[train]')
+    spec.write_text(text, encoding="utf-8")
+    assert "is not read" not in "".join(Study.load(spec, tmp_path / ".lora").plan().warnings)
+
+
 @pytest.mark.parametrize(
     ("added", "said"),
     [

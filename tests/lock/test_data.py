@@ -16,7 +16,7 @@ from lorafile.errors import NodeError
 from lorafile.graph.settings import named_classes
 from lorafile.graph.splits import draw
 from lorafile.lock.data import DataLock, lock_data, split_files
-from lorafile.lock.lockfile import Lock
+from lorafile.lock.lockfile import Lock, identity, shown_name
 from lorafile.specs.catalogue import catalogue
 from lorafile.specs.tables.data import DataTable
 from lorafile.study.init import first_spec
@@ -43,6 +43,22 @@ def test_rows_that_are_left_out_are_counted_and_not_locked(rows: Path) -> None:
     assert whole.digests != kept.digests
     files = split_files(rows / "rows.jsonl", table(path="rows.jsonl", where={"label": [2]}))
     assert {row["label"] for row in read_rows(files["train"])} == {2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({}, "rows.csv"),
+        ({"name": "main", "revision": "v2"}, "rows.csv/main@v2"),
+        (
+            {"column_names": ["label", "Text with {braces}"]},
+            'rows.csv (column_names = ["label", "Text with {braces}"])',
+        ),
+        ({"delimiter": ";", "where": "a > 1"}, 'rows.csv (delimiter = ";", where = "a > 1")'),
+    ],
+)
+def test_data_are_named_as_a_spec_writes_what_is_set(settings: dict[str, Any], shown: str) -> None:
+    assert shown_name(identity(table(path="rows.csv", **settings))) == shown
 
 
 @pytest.mark.parametrize(

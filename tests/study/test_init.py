@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorafile import Study
-from lorafile.errors import LoraError, ModelError
+from lorafile.errors import LoraError, ModelError, SpecError
 from lorafile.specs import Spec, parse
 from lorafile.specs.catalogue import preset, preset_names
 from lorafile.study.data_format import detect_format, toml_string
@@ -186,6 +186,23 @@ def test_data_that_are_of_no_use_are_told_so(tmp_path: Path, text: str | None, t
         file.write_text(text, encoding="utf-8")
     with pytest.raises(LoraError, match=told):
         first_spec(data=str(file))
+
+
+def test_a_table_without_a_header_is_told_how_to_name_its_columns(tmp_path: Path) -> None:
+    """AG News' own CSV files begin with a row."""
+    row = '"3","Fears for pension","Unions representing workers at Turner Newall say they are disappointed."\n'
+    (tmp_path / "rows.csv").write_text(row * 2, encoding="utf-8")
+    shown = r"\(3, Fears for pension, Unions representing …appointed\.\) do not show"
+    with pytest.raises(LoraError, match=shown) as told:
+        first_spec(data=str(tmp_path / "rows.csv"))
+    assert "for a table without a header line, set data.column_names" in str(told.value)
+    text = (
+        "study.name = 's'\nmodel.path = 'builtin:facts-llama'\nmodel.task_type = 'SEQ_CLS'\n"
+        "data.path = 'rows.csv'\ndata.format = 'classification'\n"
+    )
+    (tmp_path / "study.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match=r"set data\.column_names"):
+        Study.load(tmp_path / "study.toml", tmp_path / ".lora").plan()
 
 
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
