@@ -87,7 +87,7 @@ def column_list(columns: Iterable[Any]) -> str:
 def header_hint(columns: Iterable[Any]) -> str:
     """Return a sentence where the names of columns look like a row: with a number, or a whole text, among them."""
     names = [str(column).strip() for column in columns]
-    if not any(re.fullmatch(r"-?[0-9.]+", name) or len(name) > _LONG for name in names):
+    if len(names) < 2 or not any(re.fullmatch(r"-?[0-9.]+", name) or len(name) > _LONG for name in names):
         return ""
     return " These look like a row: for a table without a header line, set data.column_names."
 

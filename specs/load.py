@@ -17,6 +17,7 @@ from lorafile.errors import ModelError, NodeError, Problem, SpecError
 from lorafile.files.memo import remembered
 from lorafile.specs.checks.claims import check_claims
 from lorafile.specs.checks.consistency import check_tables, with_defaults
+from lorafile.specs.checks.data_names import check_data_names
 from lorafile.specs.checks.starts import by_name, check_starts
 from lorafile.specs.checks.sweeps import check_blocks
 from lorafile.specs.configurations import REQUIRED, Configuration
@@ -146,6 +147,7 @@ def parse(text: str, file: Path) -> Spec:
     try:
         raw, tuned = extract_axes(_document(text.removeprefix("\ufeff"), problems), problems)
         tables = _tables(raw, problems)
+        check_data_names(raw, file, problems)
         configurations = remembered(
             "configurations",
             text,

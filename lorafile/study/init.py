@@ -15,6 +15,7 @@ from lorafile.files.jsonl import read_json
 from lorafile.lock.description import can_describe
 from lorafile.lock.lockfile import ModelLock, lock_model, weight_files
 from lorafile.specs import parse
+from lorafile.specs.catalogue import entry_name
 from lorafile.specs.catalogue import preset as preset_text
 from lorafile.specs.snapshot import is_encoder
 from lorafile.specs.tables.settings import ModelTable
@@ -87,6 +88,8 @@ def first_spec(preset: str | None = None, model: str | None = None, data: str | 
     :param data: a hub id, a file or a directory; absent: the built-in task
     :raises LoraError: for an unknown preset, and for data that are missing, empty, or of no usable column
     """
+    if data and entry_name(data) and Path(data).exists():
+        data = f"./{data}"  # its name alone is that of a well-known set
     text = preset_text(preset) if preset else FIRST
     if preset is None and (model or BUILTIN_MODEL) == BUILTIN_MODEL:
         for ordinary, small in _BUILTIN_TRAINING:
@@ -153,9 +156,11 @@ def _config(directory: Path) -> dict[str, Any]:
 
 def _guesses(layout: DataFormat, data: str, metric: str) -> Iterator[str]:
     """Yield what was guessed of data, and why."""
+    if layout.like:
+        yield f'{data} has the files of {layout.like} in the catalogue. Its settings are used: like = "{layout.like}".'
+    elif not layout.names and not Path(data).expanduser().exists():
+        yield f"{data} is not on this machine, so its columns are unknown. Show them with: lora data show"
     if not layout.names:
-        if not Path(data).expanduser().exists():
-            yield f"{data} is not on this machine, so its columns are unknown. Show them with: lora data show"
         return
     form = [f'format = "{layout.detected}"'] if layout.detected and not (layout.format or layout.template) else []
     read = "; ".join([*form, *layout.lines()])

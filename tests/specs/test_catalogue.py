@@ -102,6 +102,33 @@ def test_a_misspelt_name_is_caught(tmp_path: Path) -> None:
     assert "study.toml:7:1: data.like: should be a name from the catalogue" in str(caught.value)
 
 
+def test_a_name_that_is_also_a_directory_here_is_refused(tmp_path: Path) -> None:
+    """LLM-Adapters has its data in directories such as gsm8k, and they are not those of the hub."""
+    (tmp_path / "gsm8k").mkdir()
+    file = tmp_path / "study.toml"
+    start = 'study.name = "x"\nmodel.path = "m"\n'
+    sweep = (
+        'data.path = "rows.jsonl"\n[[sweep]]\ndata.path = ["{0}", "sst2"]\n[[sweep]]\nconfigurations = [{{ {1} }}]\n'
+    )
+    written = [
+        ('data.path = "{0}"\n', ["3:6: data.path"]),
+        (
+            sweep.replace("{1}", 'data.path = "{0}"'),
+            ["5:14: sweep[0].data.path[0]", "study.toml:7:"],
+        ),
+    ]
+    for text, places in written:
+        file.write_text(start + text.format("gsm8k"), encoding="utf-8")
+        with pytest.raises(SpecError) as caught:
+            specs.load(file)
+        for place in places:
+            assert place in str(caught.value)
+        assert str(caught.value).count('write "./gsm8k" for what stands here, or "catalogue:gsm8k" for') == len(places)
+    for name, path in (("./gsm8k", "./gsm8k"), ("catalogue:gsm8k", "openai/gsm8k")):
+        file.write_text(start + f'data.path = "{name}"\n', encoding="utf-8")
+        assert specs.load(file).tables.data.path == path
+
+
 def write(root: Path, name: str) -> Path:
     """A local copy of a set in the layout in which it is published, of twenty times its rows."""
     (root / name).mkdir()
