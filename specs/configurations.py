@@ -9,14 +9,14 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.lora import INNER, inner_settings
-from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.methods import METHODS, method_defaults
 from lorafile.specs.tables.quantizations import quantization_settings
-from lorafile.specs.tables.settings import ModelTable, SpecTables
+from lorafile.specs.tables.settings import ModelTable, SpecTables, section_table
 from lorafile.specs.tables.train import FullTable, TrainTable
 from lorafile.specs.tables.trainer import TrainerTable
 from lorafile.specs.values import Settings
@@ -173,8 +173,7 @@ def resolve(name: str, sweep: str, raw: RawTables, varied: dict[str, Any]) -> Co
         tables = with_setting(tables, setting, value)
     typed = {key: raw.typed(key, table) for key, table in tables.items()}
     method = typed.get("method", SpecTables.model_fields["method"].default)
-    field = SpecTables.model_fields.get(method)  # `head` has no settings of its own
-    own: Any = typed[method] if method in tables else field and field.default
+    own: Any = typed[method] if method in tables else _defaults(method)
     train = _training_settings(method, tables, varied) if method != "none" else None
     return Configuration(
         name=name,
@@ -192,6 +191,14 @@ def resolve(name: str, sweep: str, raw: RawTables, varied: dict[str, Any]) -> Co
     )
 
 
+def _defaults(method: str) -> Settings | None:
+    """Return what a spec leaves out when it has no table of a method; `head` has no settings."""
+    if method in METHODS:
+        return method_defaults(method)
+    own: Settings | None = None if method == "head" else SpecTables.model_fields[method].default
+    return own
+
+
 @dataclass(frozen=True)
 class CacheKey:
     """A value as a spec writes it. Its text tells 1 from 1.0 and from true, as the tables do."""
@@ -206,8 +213,7 @@ def _typed(key: str, written: CacheKey) -> Any:
 
     :raises ValidationError: as the whole spec would
     """
-    table = SpecTables.model_fields[key].annotation
-    if isinstance(table, type) and issubclass(table, BaseModel):
+    if table := section_table(key):
         with contextlib.suppress(ValidationError):  # which is raised below, with the table's name
             return table.model_validate(written.value)
     typed = getattr(SpecTables.model_validate({**REQUIRED, key: written.value}), key)

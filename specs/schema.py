@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from pydantic import create_model
+
 from lorafile.specs.checks.sweeps import FACTOR_SECTIONS
 from lorafile.specs.sweeps.tuning import TUNABLE
+from lorafile.specs.tables.methods import METHODS, method_defaults, method_table
 from lorafile.specs.tables.settings import SpecTables
 from lorafile.specs.tables.train import EXECUTION
 
@@ -15,7 +18,9 @@ def json_schema(tuned: bool = True) -> Schema:
 
     :param tuned: whether it says of each setting that can be tuned that it may be `{ tune = [...] }`, too
     """
-    made = SpecTables.model_json_schema(ref_template="#/definitions/{model}")
+    methods: dict[str, Any] = {name: (method_table(name), method_defaults(name)) for name in METHODS}
+    whole = create_model("SpecTables", __base__=SpecTables, __doc__=SpecTables.__doc__, **methods)
+    made = whole.model_json_schema(ref_template="#/definitions/{model}")
     definitions: dict[str, Schema] = made.pop("$defs")
     for table in (made, *definitions.values()):
         for setting in table.get("properties", {}).values():

@@ -59,7 +59,7 @@ class Side:
         settings = {
             c.name: flat_sections(plan.graph.sections[c.name]) | _start(plan, c.name) for c in spec.configurations
         }
-        return cls(name, plan.study, rows, settings, spec.tables.model_dump(), plan, plan.hourly)
+        return cls(name, plan.study, rows, settings, spec.tables.in_full(), plan, plan.hourly)
 
     @classmethod
     def of_file(cls, name: str, saved: PlanDocument, hourly: float | None = None) -> "Side":

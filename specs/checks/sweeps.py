@@ -4,13 +4,13 @@ import re
 from math import prod
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from lorafile.specs.configurations import REQUIRED, flatten, inner_tables
 from lorafile.specs.error_messages import Problems, setting_tables, show, suggestion, unknown_setting
 from lorafile.specs.positions import Path
 from lorafile.specs.tables.methods import METHODS
-from lorafile.specs.tables.settings import SpecTables, field_at
+from lorafile.specs.tables.settings import SpecTables, field_at, section_table
 from lorafile.specs.tables.train import EXECUTION
 from lorafile.specs.values import NAME, PATTERNS
 
@@ -106,7 +106,6 @@ def _check_point(row: dict[str, Any], kind: str, path: Path, problems: Problems)
 def factor_error(setting: str) -> str:
     """Return why a dotted setting cannot vary, or nothing."""
     names = tuple(setting.split("."))
-    homes = setting_tables(("lora", "train", "model", "data", "full", *METHODS))
     if setting == "model.device_map":
         return "cannot be swept; the placement of a base on this machine's GPUs does not affect results"
     if names[0] == "train" and names[-1] in EXECUTION:
@@ -115,12 +114,13 @@ def factor_error(setting: str) -> str:
         return _trainer_error(names)
     if names[0] in FACTOR_SECTIONS:
         if len(names) == 1 and names[0] not in _ALONE:
-            example = next(f"{table}.{name}" for name, table in homes.items() if table == names[0])
-            return f"names a whole table; vary its settings, such as {example}"
+            example = next(iter(setting_tables(names)))
+            return f"names a whole table; vary its settings, such as {names[0]}.{example}"
         beginnings = [names[:length] for length in range(2, len(names) + 1)]
         return next((unknown_setting(part) for part in beginnings if not field_at(part)), "")
     if names[0] == "study":
         return "cannot be swept; every configuration runs with each of study.seeds"
+    homes = setting_tables(("lora", "train", "model", "data", "full", *METHODS))
     if names[0] in homes:
         return f'cannot be swept; did you mean "{homes[names[0]]}.{names[0]}"?'
     home = setting_tables().get(names[0])
@@ -163,8 +163,8 @@ def check_value(setting: str, value: Any, path: Path, problems: Problems) -> Non
 
 def _is_valid(section: str, table: dict[str, Any]) -> bool:
     """Return whether a table is one, by itself: a hundredth of what a whole spec takes, and it says not why not."""
-    model = SpecTables.model_fields[section].annotation
-    if section == "quantization" or not (isinstance(model, type) and issubclass(model, BaseModel)):
+    model = section_table(section)
+    if model is None:
         return False
     try:
         model.model_validate(table)

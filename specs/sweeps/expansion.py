@@ -42,7 +42,8 @@ def expand_sweeps(
     raw = RawTables(raw)
     configurations: list[Configuration] = []
     places: dict[str, Place] = {}
-    written = flatten(tables.model_dump(include=set(FACTOR_SECTIONS)))
+    excludes = any(block.exclude for block in tables.sweep)
+    written = flatten(tables.in_full(FACTOR_SECTIONS)) if excludes else {}
     count = 0
     for index, block in enumerate(tables.sweep):
         lists = flatten(block.model_extra or {})  # dotted setting -> its candidates

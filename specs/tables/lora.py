@@ -1,6 +1,7 @@
 """The `[lora]` table: settings of `peft.LoraConfig`, and of the initialisations that have settings of their own."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -91,14 +92,7 @@ _TABLES = {
 VARIANTS: dict[str, str] = {name: _TABLES[name][0] for name in _LINES["variants"]}
 # The table of each initialization that has settings of its own.
 INNER: dict[str, tuple[str, Overrides]] = {name: _TABLES[name][:2] for name in _LINES["inner"]}
-LORA = _own(
-    _LINES,
-    _TYPES
-    | {
-        name: settings_table(f"{config.removesuffix('Config')}Settings", f"{title}'s own settings.", config, own) | None
-        for name, (config, own, title) in _TABLES.items()
-    },
-)
+LORA = _own(_LINES, _TYPES)
 
 
 def inner_settings(name: str, given: dict[str, Any] | None) -> dict[str, Any]:
@@ -107,9 +101,11 @@ def inner_settings(name: str, given: dict[str, Any] | None) -> dict[str, Any]:
     return given or {key: row["default"] for key, row in snapshot()[config].items() if key not in own.refused}
 
 
-if TYPE_CHECKING:
-    LoraSettings = Settings
-else:
-    LoraSettings = settings_table(
-        "LoraSettings", "The adapter: settings of `peft.LoraConfig`, by their own names.", "LoraConfig", LORA
-    )
+def lora_table() -> type[Settings]:
+    """Make the table, with the inner tables of initializations and variants."""
+    inner: dict[str, Any] = {
+        name: settings_table(f"{config.removesuffix('Config')}Settings", f"{title}'s own settings.", config, own) | None
+        for name, (config, own, title) in _TABLES.items()
+    }
+    doc = "The adapter: settings of `peft.LoraConfig`, by their own names."
+    return settings_table("LoraSettings", doc, "LoraConfig", replace(LORA, types={**LORA.types, **inner}))

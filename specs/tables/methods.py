@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import create_model
+from pydantic_core import core_schema
 
 from lorafile.specs.snapshot import Overrides, declared, settings_table, snapshot
-from lorafile.specs.tables.lora import INNER, LORA, VARIANTS, LoraSettings
+from lorafile.specs.tables.lora import INNER, LORA, VARIANTS, lora_table
 from lorafile.specs.values import (
     Alpha,
     Natural,
@@ -186,12 +187,36 @@ def refusal(path: tuple[str | int, ...]) -> str:
     return f"is a setting of peft.{config} that a spec cannot name: {reason}" if reason else ""
 
 
-def _table(method: str) -> type[Settings]:
+@cache
+def method_table(method: str) -> type[Settings]:
+    """Return a method's table. It is made when it is first asked for, since a study names a few of many."""
     if method == "lora":
-        return LoraSettings
+        return lora_table()
     about = METHODS[method]
     doc = f"{about.title[0].upper()}{about.title[1:]}: settings of `peft.{about.config}`, by their own names."
     return settings_table(f"{about.config.removesuffix('Config')}Settings", doc, about.config, about.own)
+
+
+@cache
+def method_defaults(method: str) -> Settings:
+    """Return the table of a method of which a spec says nothing."""
+    return method_table(method)()
+
+
+@dataclass(frozen=True)
+class Later:
+    """The type of a method's table, for pydantic."""
+
+    method: str
+
+    @property
+    def table(self) -> type[Settings]:
+        """The table itself."""
+        return method_table(self.method)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Return how to validate it: as the table does, whose errors keep their places."""
+        return core_schema.no_info_plain_validator_function(lambda value: self.table.model_validate(value))
 
 
 if TYPE_CHECKING:
@@ -199,7 +224,6 @@ if TYPE_CHECKING:
     MethodTables = Settings
 else:
     MethodName = Literal[(*METHODS, "head", "full", "none")]
-    _TABLES = {name: _table(name) for name in METHODS}
     MethodTables = create_model(
-        "MethodTables", __base__=Settings, **{name: (made, Field(default=made())) for name, made in _TABLES.items()}
+        "MethodTables", __base__=Settings, **{name: (Annotated[Any, Later(name)], None) for name in METHODS}
     )

@@ -1,5 +1,6 @@
 """The tables of a spec, typed. The JSON schema, the spec reference and every check of a name come from here."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,7 +9,7 @@ from pydantic.fields import FieldInfo
 from lorafile.specs.tables.analysis import AnalysisTable, ClaimTable, PublishedTable, StageTable, VerdictTable
 from lorafile.specs.tables.data import DataTable
 from lorafile.specs.tables.evaluate import EvaluateTable, ProfileTable
-from lorafile.specs.tables.methods import MethodName, MethodTables
+from lorafile.specs.tables.methods import METHODS, Later, MethodName, MethodTables, method_defaults
 from lorafile.specs.tables.quantizations import Quantization
 from lorafile.specs.tables.tracking import TrackingTable
 from lorafile.specs.tables.train import FullTable, NoneTable, TrainTable
@@ -191,13 +192,24 @@ class SpecTables(MethodTables):
     report: ReportTable = ReportTable()
     tracking: TrackingTable = TrackingTable()
 
+    def in_full(self, sections: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return these sections, or all, as dictionaries; a method of which the spec has no table has its defaults."""
+        tables = self.model_dump(include=None if sections is None else set(sections))
+        unset = (name for name in METHODS if name in tables and tables[name] is None)
+        return tables | {name: method_defaults(name).model_dump() for name in unset}
+
+
+def section_table(name: str) -> type[BaseModel] | None:
+    """Return the table that a section of a spec is; None where it is something else: a name, or tables by name."""
+    return _whole_table(SpecTables.model_fields[name])
+
 
 def table_at(path: tuple[str | int, ...], root: type[BaseModel] = SpecTables) -> type[BaseModel] | None:
     """Return the table at a path of a spec, `()` being the spec itself; None where none of fixed names stands."""
     if not path:
         return root
     field = field_at(path, root)
-    return None if field is None else _table_of(field.annotation)
+    return None if field is None else _table_in(field)
 
 
 def field_at(path: tuple[str | int, ...], root: type[BaseModel] = SpecTables) -> FieldInfo | None:
@@ -213,13 +225,25 @@ def field_at(path: tuple[str | int, ...], root: type[BaseModel] = SpecTables) ->
             named = False
             continue
         field = table.model_fields.get(name) if table else None
-        table = _table_of(field.annotation) if field else None
+        table = _table_in(field) if field else None
         named = field is not None and get_origin(field.annotation) is dict and table is not None
     return field
 
 
+def _table_in(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the table that a setting is, holds in a list, or allows next to other kinds of value."""
+    return _whole_table(field) or _table_of(field.annotation)
+
+
+def _whole_table(field: FieldInfo) -> type[BaseModel] | None:
+    later = next((part for part in field.metadata if isinstance(part, Later)), None)
+    return later.table if later else _as_table(field.annotation)
+
+
 def _table_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the table that a type is, holds in a list, or allows next to other kinds of value."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((table for part in get_args(annotation) if (table := _table_of(part))), None)
+    inner = (table for part in get_args(annotation) if (table := _table_of(part)))
+    return _as_table(annotation) or next(inner, None)
+
+
+def _as_table(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

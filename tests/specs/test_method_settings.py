@@ -12,7 +12,7 @@ from lorafile.graph.target_modules import placed
 from lorafile.lock.lockfile import ModelLock, resolve
 from lorafile.specs.snapshot import snapshot
 from lorafile.specs.tables.lora import INNER, LORA
-from lorafile.specs.tables.methods import METHODS
+from lorafile.specs.tables.methods import METHODS, method_table
 
 BASE = 'study.name = "s"\nmodel.path = "m"\ndata.path = "d"\n'
 BUILTIN = 'study.name = "s"\nmodel.path = "builtin:facts-llama"\ndata.path = "builtin:facts"\n'
@@ -104,7 +104,7 @@ def test_mistakes_are_told_where_they_stand_with_what_was_meant(text: str, told:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_setting_of_pefts_is_taken_or_refused_with_a_reason(method: str) -> None:
     known = METHODS[method]
-    table: Any = type(getattr(specs.parse(BASE, Path("s.toml")).tables, method))
+    table: Any = method_table(method)
     for name, row in snapshot()[known.config].items():
         if name in known.own.refused:
             told = message(f"[{method}]\n{name} = 1")
@@ -203,7 +203,7 @@ def test_a_new_setting_of_loraconfig_shows_up() -> None:
     from lorafile.engine.write_snapshot import INTERNAL
 
     fields = set(peft.LoraConfig.__dataclass_fields__)
-    offered = set(type(specs.parse(BASE, Path("s.toml")).tables.lora).model_fields)
+    offered = set(method_table("lora").model_fields)
     assert fields - INTERNAL - offered == set(LORA.refused), "add the setting to specs/tables/lora.py"
     assert offered <= fields
     assert not INTERNAL & (offered | set(LORA.refused))
