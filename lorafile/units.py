@@ -66,8 +66,8 @@ def memory_size(count: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return `1 run`, `3 runs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Return `1 run`, `1,300 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def listing(items: Iterable[str], most: int = 6) -> str:

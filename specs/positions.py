@@ -29,7 +29,7 @@ class TooManyPlaces(ValueError):
 
     def __init__(self, line: int, column: int) -> None:
         self.line, self.column = line, column
-        super().__init__(f"holds more than {MAX_PLACES} settings and values, too many for a spec")
+        super().__init__(f"holds more than {MAX_PLACES:,} settings and values, too many for a spec")
 
 
 @dataclass

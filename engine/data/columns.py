@@ -41,6 +41,7 @@ _FIELDS: dict[str, dict[str, bool]] = {
     "text": {"text": False},
 }
 _BESIDES = ("tools", "system", "history")  # what a conversation may have next to its turns
+_STRUCTURED = ("messages", "conversations", "answers", *_BESIDES)  # what formats read that is no text
 _BY_COLUMNS = (
     ("chat", ("messages",)),
     ("chat", ("conversations",)),
@@ -56,9 +57,10 @@ _BY_COLUMNS = (
 )
 
 
-def detect(columns: list[str], path: str) -> str:
+def detect(columns: list[str], path: str, nested: Iterable[str] = ()) -> str:
     """Return the format of a data set by its columns.
 
+    :param nested: those that hold lists or objects
     :raises NodeError: when no format fits
     """
     if path in REQUIRED:
@@ -69,7 +71,17 @@ def detect(columns: list[str], path: str) -> str:
     raise NodeError(
         f"data.format: the columns of {path} ({column_list(columns)}) match no known format. Assign them with "
         "data.columns, or write a data.template. For a table without a header line, set data.column_names."
+        + nested_hint(nested)
     )
+
+
+def nested_hint(columns: Iterable[str]) -> str:
+    """Return a sentence where columns that hold lists or objects are read by no format."""
+    names = [name for name in columns if name not in _STRUCTURED]
+    if not names:
+        return ""
+    holds = "holds" if len(names) == 1 else "hold"
+    return f" {column_list(names)} {holds} lists or objects: write one row for each example, with its texts as columns."
 
 
 PREFERENCES = ("chosen", "rejected")
@@ -145,9 +157,10 @@ def answers_column(columns: dict[str, str], names: list[str]) -> str | None:
     return fields[-1] if set(fields) <= set(names) else None
 
 
-def check_columns(data: dict[str, Any], columns: list[str], data_name: str) -> None:
+def check_columns(data: dict[str, Any], columns: list[str], data_name: str, nested: Iterable[str] = ()) -> None:
     """Check that a data set has the columns that its format or template reads.
 
+    :param nested: those that hold lists or objects
     :raises NodeError: naming the missing column and those that there are
     """
     reads = "data.template" if data["template"] else f'data.format = "{data["format"]}"'
@@ -159,7 +172,8 @@ def check_columns(data: dict[str, Any], columns: list[str], data_name: str) -> N
     name = data["columns"].get(missing[0][0], missing[0][0])
     raise NodeError(
         f'{data_name} has no column "{name}", which {reads} needs; its columns are: {column_list(columns)}. '
-        f"Assign the columns with data.columns, or write a data.template.{header_hint(columns)}"
+        f"Assign the columns with data.columns, or write a data.template."
+        f"{header_hint(columns)}{nested_hint(nested)}"
     )
 
 

@@ -19,6 +19,7 @@ Spans = tuple[tuple[int, int], ...]  # (start, end) in characters
 _KINDS = {dict: "an object", list: "a list", tuple: "a list", bytes: "bytes", float: "a number that is not finite"}
 NULL, NAN = "null", "NaN"  # missing values; pandas writes NaN for an empty cell
 MISSING = (NULL, NAN)
+NESTED = {"a list", "an object"}
 
 
 @dataclass(frozen=True)

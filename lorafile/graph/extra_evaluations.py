@@ -98,7 +98,7 @@ def _reference_section(builder: GraphBuilder, configuration: Configuration) -> d
     base = builder.spec.file.parent
     section = data_section(configuration._replace(data=table), lock, model, rows, "reference", base)
     try:
-        check_columns(section, lock.columns, table.path)
+        check_columns(section, lock.columns, table.path, lock.nested())
     except NodeError as error:
         raise builder.spec.error(("evaluate", "reference", "format"), str(error)) from error
     return section

@@ -24,7 +24,7 @@ _ANSWERS = {  # the column with the answer of each format that has it as a text 
     "completion": ("completion",),
     "question": ("answer",),
 }
-_CHOICES, _LISTS = ("choices", "options", "endings"), {"a list", "an object"}  # columns of options, and what they hold
+_CHOICES = ("choices", "options", "endings")  # columns of options
 _BUDGET = 0.05  # of the parameters: how far from the same number counts as the same
 
 
@@ -159,9 +159,8 @@ def _unread_files(graph: Graph) -> Iterator[str]:
 def _unread_choices(graph: Graph) -> Iterator[str]:
     """Name columns with the options of multiple-choice questions, which are lists, and which no format reads."""
     for name, lock in _named_data(graph):
-        lists = {column for kinds in (lock.kinds or {}).values() for column, own in kinds.items() if _LISTS & {*own}}
         unread = [column for column in lock.columns if column.lower() in _CHOICES and column not in lock.counted]
-        if lock.counted and (unread := [column for column in unread if column in lists]):
+        if lock.counted and (unread := [column for column in unread if column in lock.nested()]):
             verb = "has" if len(unread) == 1 else "have"
             yield (
                 f"{name}: {listing(unread)} {verb} lists, which no format reads, so each question is asked without its "

@@ -111,7 +111,7 @@ def _check(builder: GraphBuilder, configuration: Configuration, lock: DataLock, 
     for split, rows in drawn.items():
         try:
             section = data_section(configuration, lock, model, rows, split, builder.spec.file.parent)
-            check_columns(section, lock.columns, table.path)
+            check_columns(section, lock.columns, table.path, lock.nested())
             check_texts(section, (lock.kinds or {}).get(rows.source, {}), table.path)
         except ModelError:
             raise  # it says which setting

@@ -393,7 +393,7 @@ def data_format(table: DataTable, lock: DataLock) -> str:
         return "template"
     if is_preference_set(lock.columns) and not {*PREFERENCES} & {*table.columns.values()}:
         raise NodeError(f"data.format: {preference_set(table.path)}")
-    form = detect([*lock.columns, *table.columns], table.path)
+    form = detect([*lock.columns, *table.columns], table.path, lock.nested())
     if lock.label == RATING and is_unpaired_preference_set(form, lock.classes()):
         raise NodeError(f"data.format: {unpaired_preference_set(table.path, form, lock.classes())}")
     return form

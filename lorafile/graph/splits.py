@@ -140,9 +140,9 @@ def _count(name: str, size: int | float, rows: int, start: int) -> int:
         return left
     count = size if isinstance(size, int) else max(1, round(size * rows))
     if count > left:
-        taken = f" after the held-out splits took {start}" if start else ""
+        taken = f" after the held-out splits took {start:,}" if start else ""
         remedy = f"ask for at most {left}" if left else "let the other splits take fewer"
-        raise ValueError(f"{name} asks for {count} rows, but {left} of {rows} are left{taken}; {remedy}")
+        raise ValueError(f"{name} asks for {count:,} rows, but {left:,} of {rows:,} are left{taken}; {remedy}")
     return count
 
 

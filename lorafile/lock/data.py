@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafile.engine.data.columns import answers_column, cluster_column, detect, label_column, read_columns
-from lorafile.engine.data.example import cluster_of, kind_of
+from lorafile.engine.data.example import NESTED, cluster_of, kind_of
 from lorafile.engine.data.files import DataFile, Reading, data_file
 from lorafile.engine.data.labels import HIDDEN, label_key
 from lorafile.engine.data.layouts import (
@@ -100,6 +100,12 @@ class DataLock:
     def classes(self) -> list[str]:
         """Return the distinct labels of all splits, without what stands for a hidden one."""
         return sorted({value for values in self.labels.values() for value in values} - {HIDDEN, ""})
+
+    def nested(self) -> list[str]:
+        """Return the columns that hold lists or objects."""
+        kinds = [own for split in (self.kinds or {}).values() for own in split.items()]
+        held = {column for column, own in kinds if NESTED & {*own}}
+        return [column for column in self.columns if column in held]
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the lock file holds it: what only some data have stands there only for these."""

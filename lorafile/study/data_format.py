@@ -12,9 +12,11 @@ from lorafile.engine.data.columns import (
     detect,
     is_preference_set,
     is_unpaired_preference_set,
+    nested_hint,
     preference_set,
     unpaired_preference_set,
 )
+from lorafile.engine.data.example import NESTED, kind_of
 from lorafile.engine.data.files import FORMATS, SUFFIXES, Reading, suffix_of
 from lorafile.engine.data.labels import number_of
 from lorafile.engine.data.readers import read_rows
@@ -237,10 +239,11 @@ def _by_synonyms(
     if text:
         return DataFormat("text", {"text": text} if text != "text" else {})
     listed = column_list(columns) or "none"
+    nested = [column for column in columns if any(kind_of(row.get(column)) in NESTED for row in rows)]
     raise LoraError(
         f"--data {name}: its columns ({listed}) do not show which holds questions, answers or texts. Write a spec "
         'without --data, and set in [data]: template = { prompt = "{column}", completion = " {other column}" }'
-        + (f".{hint}" if (hint := header_hint(columns)) else "")
+        + (f".{hint}" if (hint := header_hint(columns) + nested_hint(nested)) else "")
     )
 
 

@@ -50,8 +50,8 @@ def _check_block(block: dict[str, Any], place: Path, problems: Problems) -> None
     rows = block.get("configurations")
     count = max(count if lists else 0, len(rows) if isinstance(rows, list) else 0)
     if count > MAX_POINTS:
-        number_of_points = f"{count} points" if count < _MAX_SHOWN else "too many points to count"
-        problems.add(place, f"names {number_of_points}, more than {MAX_POINTS}; its lists multiply")
+        number_of_points = f"{count:,} points" if count < _MAX_SHOWN else "too many points to count"
+        problems.add(place, f"names {number_of_points}, more than {MAX_POINTS:,}; its lists multiply")
     if not lists and not block.get("configurations"):
         problems.add(place, "varies nothing; name a setting with a list of candidates, such as lora.r = [8, 16]")
 

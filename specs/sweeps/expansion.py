@@ -59,7 +59,7 @@ def expand_sweeps(
             count += prod(len(axis.values) for axis in axes)
             if count > MAX_CONFIGURATIONS:
                 problems.add(
-                    ("sweep",), f"defines more than {MAX_CONFIGURATIONS} configurations and candidates in total"
+                    ("sweep",), f"defines more than {MAX_CONFIGURATIONS:,} configurations and candidates in total"
                 )
                 return []
             name = f"{sweep}/{own_name or point_name(varied) or tables.method}"
@@ -89,7 +89,8 @@ def _configuration(
     count = prod(len(axis.values) for axis in axes)
     if count > MAX_POINTS:
         problems.add(
-            place, f"{name} has {count} candidates, more than {MAX_POINTS}; the candidates of tuned settings multiply"
+            place,
+            f"{name} has {count:,} candidates, over {MAX_POINTS:,}; the candidates of tuned settings multiply",
         )
         return None
     candidates: list[Configuration] = []

@@ -112,7 +112,7 @@ def _parse_axis(table: Raw, path: Path, names: Path, problems: Problems) -> Axis
         problems.add((*path, "tune"), f"should be a list of candidates, not {show(values)}")
         return None
     if len(values) > MAX_POINTS:
-        problems.add((*path, "tune"), f"has {len(values)} candidates, more than {MAX_POINTS}")
+        problems.add((*path, "tune"), f"has {len(values):,} candidates, more than {MAX_POINTS:,}")
         return None
     for number, value in enumerate(values):
         check_value(setting, value, (*path, "tune", number), problems)

@@ -180,7 +180,7 @@ def test_a_split_that_asks_for_too_much_is_located_in_the_spec(tmp_path: Path) -
         SPEC.replace('path = "builtin:facts"', 'path = "builtin:facts"\nsplit = { train = 10_000 }'), encoding="utf-8"
     )
     spec = specs.load(file)
-    with pytest.raises(SpecError, match=r"study.toml:9:1: data.split: train asks for 10000 rows"):
+    with pytest.raises(SpecError, match=r"study.toml:9:1: data.split: train asks for 10,000 rows"):
         build(spec, resolve(spec, None)[0])
 
 

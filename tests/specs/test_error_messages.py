@@ -163,7 +163,7 @@ def test_a_product_that_explodes_is_refused() -> None:
     lists = "".join(
         f"lora.{name} = [{', '.join(f'0.{n:03}' for n in range(1, 200))}]\n" for name in ("lora_dropout", "lora_alpha")
     )
-    assert "names 39601 points, more than 10000" in message("[[sweep]]\n" + lists)
+    assert "names 39,601 points, more than 10,000" in message("[[sweep]]\n" + lists)
 
 
 def test_what_is_too_much_is_refused_before_it_is_looked_at() -> None:
@@ -171,7 +171,7 @@ def test_what_is_too_much_is_refused_before_it_is_looked_at() -> None:
     assert "holds more than 100000 settings" in message(f"[[sweep]]\nlora.r = [{many}]\ntrain.max_steps = [{many}]")
     block = f"[[sweep]]\nlora.r = [{', '.join(map(str, range(1, 101)))}]\nlora.lora_alpha = [{{}}]\n"
     blocks = "".join(block.format(", ".join(f"{n}.{m}" for m in range(90))) for n in range(1, 6))
-    assert "defines more than 30000 configurations" in message(blocks)
+    assert "defines more than 30,000 configurations" in message(blocks)
 
 
 def test_a_thousand_mistakes_are_told_by_the_hundred() -> None:

@@ -205,6 +205,19 @@ def test_a_table_without_a_header_is_told_how_to_name_its_columns(tmp_path: Path
         Study.load(tmp_path / "study.toml", tmp_path / ".lora").plan()
 
 
+def test_rows_that_hold_their_examples_in_a_list_are_told_so(tmp_path: Path) -> None:
+    """As Self-Instruct's seed tasks do."""
+    file = write(tmp_path, {"id": "a", "instances": [{"input": "", "output": "Yes."}], "instruction": "Is it?"})
+    nested = "instances holds lists or objects: write one row for each example, with its texts as columns"
+    with pytest.raises(LoraError, match=nested):
+        first_spec(data=str(file))
+    for own, told in (("", "match no known format"), ("data.format = 'alpaca'", 'has no column "output"')):
+        text = f"study.name = 's'\nmodel.path = 'builtin:facts-llama'\ndata.path = '{Path(file).name}'\n{own}\n"
+        (tmp_path / "study.toml").write_text(text, encoding="utf-8")
+        with pytest.raises(SpecError, match=f"{told}.*{nested}"):
+            Study.load(tmp_path / "study.toml", tmp_path / ".lora").plan()
+
+
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     with pytest.raises(LoraError, match=r"must be one of \.jsonl, \.ndjson, \.json"):

@@ -202,7 +202,7 @@ def _table(title: str, frame: "pd.DataFrame") -> Table:
     if not isinstance(frame, pd.DataFrame):
         raise WrongAnswer(f"its table {title!r} must be a pandas DataFrame, not {type(frame).__name__}")
     if len(frame) > _MOST_ROWS:
-        raise WrongAnswer(f"its table {title!r} has {len(frame)} rows, more than {_MOST_ROWS}")
+        raise WrongAnswer(f"its table {title!r} has {len(frame):,} rows, more than {_MOST_ROWS:,}")
     if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
         frame = frame.reset_index()
     # Of several levels, as grouping makes them, all that are not empty.
