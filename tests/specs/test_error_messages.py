@@ -168,7 +168,7 @@ def test_a_product_that_explodes_is_refused() -> None:
 
 def test_what_is_too_much_is_refused_before_it_is_looked_at() -> None:
     many = ", ".join(map(str, range(60_000)))
-    assert "holds more than 100000 settings" in message(f"[[sweep]]\nlora.r = [{many}]\ntrain.max_steps = [{many}]")
+    assert "holds more than 100,000 settings" in message(f"[[sweep]]\nlora.r = [{many}]\ntrain.max_steps = [{many}]")
     block = f"[[sweep]]\nlora.r = [{', '.join(map(str, range(1, 101)))}]\nlora.lora_alpha = [{{}}]\n"
     blocks = "".join(block.format(", ".join(f"{n}.{m}" for m in range(90))) for n in range(1, 6))
     assert "defines more than 30,000 configurations" in message(blocks)

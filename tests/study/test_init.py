@@ -207,7 +207,8 @@ def test_a_table_without_a_header_is_told_how_to_name_its_columns(tmp_path: Path
 
 def test_rows_that_hold_their_examples_in_a_list_are_told_so(tmp_path: Path) -> None:
     """As Self-Instruct's seed tasks do."""
-    file = write(tmp_path, {"id": "a", "instances": [{"input": "", "output": "Yes."}], "instruction": "Is it?"})
+    rows = [{"id": id_, "instances": [{"input": "", "output": "Yes."}], "instruction": "Is it?"} for id_ in "abcdef"]
+    file = write(tmp_path, *rows)
     nested = "instances holds lists or objects: write one row for each example, with its texts as columns"
     with pytest.raises(LoraError, match=nested):
         first_spec(data=str(file))
