@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lorafile.analysis.compare.outcomes import margin_of
 from lorafile.engine.data.columns import read_columns
 from lorafile.engine.data.hub import cached_snapshot
+from lorafile.engine.data.second_answer import FIELDS, second_answer
 from lorafile.engine.data.sources import BUILTIN
 from lorafile.errors import LoraError, ModelError
 from lorafile.files.jsonl import read_json
@@ -165,9 +166,12 @@ def _guesses(layout: DataFormat, data: str, metric: str) -> Iterator[str]:
     form = [f'format = "{layout.detected}"'] if layout.detected and not (layout.format or layout.template) else []
     read = "; ".join([*form, *layout.lines()])
     template = " ".join(layout.template.values())
-    used = read_columns(layout.format or layout.detected, template, layout.columns, list(layout.names))
-    unread = [name for name in layout.names if name not in used]
+    kind, names = layout.format or layout.detected, list(layout.names)
+    used = read_columns(kind, template, layout.columns, names)
+    unread = [name for name in names if name not in used]
     left = f" Not read: {listing(unread, 20)}." if unread else ""
+    if other := None if template else second_answer(kind, layout.columns, names):
+        left += f" If {other[1]} is the answer, set data.columns.{FIELDS[kind]} = {toml_string(other[1])}."
     yield f"{data} has the columns {listing(layout.names, 20)}. Detected: {read}.{left}"
     if layout.metrics:
         yield f"Primary metric: {metric}, the usual one for such data."

@@ -371,6 +371,8 @@ def test_what_was_guessed_is_said_with_the_reason(tmp_path: Path) -> None:
     choices = first_spec(data=write(tmp_path, {"question": "q?", "choices": ["a", "b"], "answer": 1, "id": 7}))
     assert choices.guesses[0].endswith('Detected: format = "question". Not read: choices and id.')
     assert "because answers have 1 character (median)" in choices.guesses[1]
+    both = first_spec(data=write(tmp_path, {"instruction": "q?", "response": "five", "target": "four"}))
+    assert 'Not read: target. If target is the answer, set data.columns.output = "target".' in both.guesses[0]
     turns = {"prompt": [{"role": "user", "content": "q?"}], "completion": [{"role": "assistant", "content": "four"}]}
     assert "because answers have 4 characters (median)" in first_spec(data=write(tmp_path, turns)).guesses[1]
     classes = first_spec(data=write(tmp_path, {"text": "my card is lost", "category": "lost_card"}))
