@@ -94,7 +94,7 @@ def header_hint(columns: Iterable[Any]) -> str:
 
 def and_more(total: int, shown: int, what: str = "") -> str:
     """Return `… and 7 more` where a list of lines was cut, with what they are; nothing where it was not."""
-    return f"… and {total - shown} more{what and f' {what}'}" if total > shown else ""
+    return f"… and {total - shown:,} more{what and f' {what}'}" if total > shown else ""
 
 
 def closest(word: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:

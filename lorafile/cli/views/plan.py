@@ -86,13 +86,13 @@ def _show_training(plan: Plan, out: Console) -> None:
 def _show_sums(plan: Plan, out: Console, device: str, pack: int) -> None:
     """Show how much there is of each action, what does not fit, and what all of it would cost."""
     counts = [
-        f"{number} to {name}" if name in ("run", "retry", "reuse") else f"{number} {name}"
+        f"{number:,} to {name}" if name in ("run", "retry", "reuse") else f"{number:,} {name}"
         for name, number in plan.summary().items()
         if number
     ]
     out.print(f"[bold]Plan:[/] {', '.join(counts) or 'nothing'}.")
     if reused := sum(change.key in plan.if_equal for change in plan.work):
-        out.print(f"{reused} of them are reused if their prepared data are identical (known after prepare).")
+        out.print(f"{reused:,} of them are reused if their prepared data are identical (known after prepare).")
     if plan.options.partial:
         out.print(f"[yellow]{escape(partial_line(plan))}[/]")
     if plan.work:
@@ -216,7 +216,7 @@ def damage_lines(plan: Plan) -> list[str]:
 def counted(work: Iterable[Change] | Mapping[str, int]) -> str:
     """Return `3 train, 6 predict`, of changes or of numbers by kind."""
     kinds = work if isinstance(work, Mapping) else Counter(change.kind for change in work)
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds.get(kind))
+    return ", ".join(f"{kinds[kind]:,} {kind}" for kind in KINDS if kinds.get(kind))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -297,7 +297,7 @@ def plan_markdown(plan: Plan, conclude: Sequence[str] = ()) -> str:
     """
     summary = plan.summary()
     words = {Action.RUN: "to run", Action.RETRY: "to retry", **_REST}
-    counts = [f"{summary[action.value]} {word}" for action, word in words.items() if summary[action.value]]
+    counts = [f"{summary[action.value]:,} {word}" for action, word in words.items() if summary[action.value]]
     text = [f"### Plan of {marked(plan.study)}", "", f"**{', '.join(counts) or 'Nothing is declared'}.**"]
     text[-1] += f" {marked(cost_line(plan))}" if plan.work else " Nothing to do."
     rows = split_rows(plan) if plan.work else []

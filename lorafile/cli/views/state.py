@@ -170,7 +170,7 @@ def show_merged(merged: ImportSummary, out: Console, source: str = "") -> None:
 
 def show_verified(verified: Verification, out: Console) -> None:
     """Say what was checked, what is damaged, and what merely lies about."""
-    out.print(f"Checked {verified.checked} objects ({size(verified.bytes)}) and {verified.rows} rows.")
+    out.print(f"Checked {verified.checked:,} objects ({size(verified.bytes)}) and {verified.rows:,} rows.")
     lines = [d.told if d.where == "index" else f"{d.told} ({d.where})" for d in verified.damages]
     show_first([f"[red]x[/] {escape(line)}" for line in lines], out, "(--json has them all)")
     show_first([escape(note) for note in verified.notes], out, style="dim")
@@ -227,13 +227,13 @@ def show_garbage(garbage: Garbage, done: bool, out: Console) -> None:
     why = "left by a killed process, or no longer needed"
     show_first([f"[red]-[/] {escape(str(path))}  [dim]{why}[/]" for path in garbage.paths], out)
     count = sum(len(item.digests) for item in garbage.freed)
-    kept = f"{garbage.kept[0]} files ({size(garbage.kept[1])}) stay."
+    kept = f"{garbage.kept[0]:,} files ({size(garbage.kept[1])}) stay."
     if not count and not garbage.paths:
         out.print(f"Nothing to free: {kept}")
     elif done:
-        out.print(f"[bold]Freed {size(garbage.bytes)}[/] in {count} files; {kept}")
+        out.print(f"[bold]Freed {size(garbage.bytes)}[/] in {count:,} files; {kept}")
     else:
-        out.print(f"[bold]Would free {size(garbage.bytes)}[/] in {count} files; {kept} To free them, pass --yes.")
+        out.print(f"[bold]Would free {size(garbage.bytes)}[/] in {count:,} files; {kept} To free them, pass --yes.")
 
 
 def garbage_json(garbage: Garbage, done: bool) -> str:
