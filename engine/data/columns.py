@@ -41,7 +41,6 @@ _FIELDS: dict[str, dict[str, bool]] = {
     "text": {"text": False},
 }
 _BESIDES = ("tools", "system", "history")  # what a conversation may have next to its turns
-_STRUCTURED = ("messages", "conversations", "answers", *_BESIDES)  # what formats read that is no text
 _BY_COLUMNS = (
     ("chat", ("messages",)),
     ("chat", ("conversations",)),
@@ -75,6 +74,11 @@ def detect(columns: list[str], path: str, nested: Iterable[str] = ()) -> str:
     )
 
 
+PREFERENCES = ("chosen", "rejected")
+# What some format reads as lists or objects, or a message of its own tells of.
+_STRUCTURED = ("messages", "conversations", "answers", "prompt", "completion", *PREFERENCES, *_BESIDES)
+
+
 def nested_hint(columns: Iterable[str]) -> str:
     """Return a sentence where columns that hold lists or objects are read by no format."""
     names = [name for name in columns if name not in _STRUCTURED]
@@ -82,9 +86,6 @@ def nested_hint(columns: Iterable[str]) -> str:
         return ""
     holds = "holds" if len(names) == 1 else "hold"
     return f" {column_list(names)} {holds} lists or objects: write one row for each example, with its texts as columns."
-
-
-PREFERENCES = ("chosen", "rejected")
 
 
 def is_preference_set(columns: list[str]) -> bool:
@@ -172,7 +173,7 @@ def check_columns(data: dict[str, Any], columns: list[str], data_name: str, nest
     name = data["columns"].get(missing[0][0], missing[0][0])
     raise NodeError(
         f'{data_name} has no column "{name}", which {reads} needs; its columns are: {column_list(columns)}. '
-        f"Assign the columns with data.columns, or write a data.template."
+        "Assign the columns with data.columns, or write a data.template."
         f"{header_hint(columns)}{nested_hint(nested)}"
     )
 
